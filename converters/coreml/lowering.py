@@ -1,0 +1,102 @@
+"""One captured program becomes one Core ML model, through coremltools' torch.export front end."""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import coremltools as ct
+import torch
+from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY as REGISTRY
+from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgeseq.converters.coreml._quiet import no_progress_bars
+from edgeseq.converters.coreml.recurrent import USES_CELL
+from edgeseq.errors import ConversionError, UnsupportedError
+from edgeseq.signature import Signature
+
+TARGET = ct.target.iOS16  # the oldest that holds integer weights per channel
+
+
+def lower(program: ExportedProgram, signature: Signature) -> ct.models.MLModel:
+    """The program in float32, with the signature's names.
+
+    Raises:
+        UnsupportedError: Core ML lacks operators of the program; all are listed.
+        ConversionError: coremltools fails on an operator that it knows.
+    """
+    program = decomposed(program)
+    unsupported = untranslated(program)
+    if unsupported:
+        listed = "; ".join(f"'{node.target}' in {module_path(node)}" for node in unsupported)
+        raise UnsupportedError(f"format 'coreml' lacks operators of the model: {listed}")
+    _check_outputs(program, signature)
+    _mark_used_cells(program)
+    try:
+        with no_progress_bars():
+            return ct.convert(
+                program,
+                inputs=[ct.TensorType(name=spec.name) for spec in signature.inputs],
+                outputs=[ct.TensorType(name=spec.name) for spec in signature.outputs],
+                minimum_deployment_target=TARGET,
+                compute_precision=ct.precision.FLOAT32,
+                skip_model_load=True,
+            )
+    except Exception as error:  # coremltools raises whatever its translations happen to run into
+        raise ConversionError(f"coremltools {ct.__version__} fails on signature '{signature.name}': {error}") from error
+
+
+def decomposed(program: ExportedProgram) -> ExportedProgram:
+    """The program in inference operators, with torch's own decompositions of those that have no translation."""
+    program = program.run_decompositions({})
+    missing = {node.target for node in untranslated(program)}
+    rules: Any = torch.export.default_decompositions()  # type: ignore[no-untyped-call]  # torch's table has no types
+    table = {target: rule for target, rule in rules.items() if target in missing}
+    return program.run_decompositions(table) if table else program
+
+
+def untranslated(program: ExportedProgram) -> list[Node]:
+    """The first node of each operator and module that coremltools cannot translate."""
+    found: dict[tuple[str, str], Node] = {}
+    for node in _calls(program):
+        if REGISTRY.get_func(_kind(node)) is None:
+            found.setdefault((str(node.target), module_path(node)), node)
+    return list(found.values())
+
+
+def module_path(node: Node) -> str:
+    """Where in the model the node comes from, such as `encoder.layers.0`."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    path = path.removeprefix("L['self'].").removeprefix("model").removeprefix(".")
+    return f"module '{path}'" if path else "the model itself"
+
+
+def _check_outputs(program: ExportedProgram, signature: Signature) -> None:
+    """A value of a Core ML function has one name."""
+    taken = dict(zip(program.graph_signature.user_inputs, (spec.name for spec in signature.inputs), strict=True))
+    for name, spec in zip(program.graph_signature.user_outputs, signature.outputs, strict=True):
+        if name in taken:
+            raise UnsupportedError(
+                f"format 'coreml' cannot give one tensor two names, but output '{spec.name}' is '{taken[name]}' itself; "
+                "drop one of them from what the model takes or returns"
+            )
+        taken[name] = spec.name
+
+
+def _mark_used_cells(program: ExportedProgram) -> None:
+    """Final cell states of padded rows cost an input feature, so the lowering must know whether anything reads them."""
+    for node in _calls(program):
+        if node.target is torch.ops.edgeseq.lstm.default:
+            node.meta[USES_CELL] = any(user.target is operator.getitem and user.args[1] == 2 for user in node.users)
+
+
+def _kind(node: Node) -> str:
+    """The name under which coremltools looks an operator up."""
+    target: Any = node.target
+    return str(sanitize_op_kind(target.name() if isinstance(target, torch._ops.OpOverload) else target.__name__))
+
+
+def _calls(program: ExportedProgram) -> Iterable[Node]:
+    return (node for node in program.graph.nodes if node.op == "call_function")

@@ -1,0 +1,66 @@
+"""ONNX: torch's exporter for the graph, our own lowering for recurrent layers, and onnxscript's folding."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from onnxscript import optimizer
+
+from edgeseq.capture import CapturedModel
+from edgeseq.converters import Converter
+from edgeseq.converters.onnx import metadata, recurrent
+from edgeseq.errors import UnsupportedError
+
+OPSET = 20  # the first with Gelu as one operator; onnxruntime 1.17 and its mobile builds run it
+UNLIMITED = 2**31  # bytes of a constant that is folded: reordered weights are as large as the weights
+
+
+class OnnxConverter(Converter):
+    suffix = ".onnx"
+
+    def convert(self, model: CapturedModel, target: Path) -> None:
+        """Write the `forward` signature; ONNX files hold one graph each."""
+        graph = export(model)
+        recurrent.drop_zero_states(graph)
+        optimizer.optimize_ir(graph, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
+        metadata.keep_module_paths(graph)
+        ir.save(graph, target)
+
+
+def export(model: CapturedModel) -> ir.Model:
+    """The captured `forward` program as an ONNX graph.
+
+    Raises:
+        UnsupportedError: torch's exporter lacks an operator.
+    """
+    signature = model.signatures[0]
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model.programs[signature.name],
+                dynamo=True,
+                custom_translation_table={torch.ops.edgeseq.lstm.default: recurrent.lower_lstm},
+                input_names=[spec.name for spec in signature.inputs],
+                output_names=[spec.name for spec in signature.outputs],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise UnsupportedError(f"format 'onnx' cannot express the model: {reason(error)}") from error
+    assert program is not None
+    return program.model
+
+
+def reason(error: Exception) -> str:
+    """The innermost cause's first line, which names the operator."""
+    while error.__cause__ is not None:
+        error = error.__cause__  # type: ignore[assignment]  # exporters chain exceptions only
+    return str(error).strip().splitlines()[0]
+
+
+CONVERTER = OnnxConverter()

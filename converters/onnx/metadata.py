@@ -1,0 +1,23 @@
+"""What torch's exporter notes down about each node: kept is the module path, dropped are stack traces of this machine."""
+
+import ast
+
+import onnx_ir as ir
+
+SCOPES = "pkg.torch.onnx.name_scopes"  # a Python list of module paths, outermost first, then the node's own name
+WRAPPER = "model."  # of edgeseq.capture, which every path begins with
+
+
+def keep_module_paths(model: ir.Model) -> None:
+    """Replace every node's metadata by `module`, the path of the PyTorch module that it came from."""
+    for part in (model, model.graph, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        part.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+        path = next((s for s in reversed(scopes[:-1]) if s.startswith(WRAPPER)), "").removeprefix(WRAPPER)
+        node.metadata_props.clear()
+        node.doc_string = None
+        if path:
+            node.metadata_props["module"] = path
+        for value in node.outputs:
+            value.metadata_props.clear()

@@ -1,0 +1,209 @@
+"""Matrix products: linear layers, products of activations, attention, convolutions over time and space."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeseq.converters.tflite import _emit
+from edgeseq.converters.tflite._emit import binary, reshape, scalar, transpose, unary
+from edgeseq.converters.tflite._graph import BOOL, FINITE_INFINITY, FLOAT32, Graph, Value, constant, options
+from edgeseq.converters.tflite._site import Site
+from edgeseq.converters.tflite.elementwise import settings_of_softmax
+from edgeseq.errors import UnsupportedError
+
+
+def fully_connected(graph: Graph, x: Value, weight: Value, bias: Value | None) -> Value:
+    """X (..., I) and a constant weight (O, I) -> (..., O)."""
+    shape = (*x.shape[:-1], weight.shape[0])
+    settings = options("FullyConnectedOptions", keepNumDims=x.rank > 2)
+    path = weight.name.rpartition(".")[0]
+    outer, graph.scope = graph.scope, path or graph.scope
+    y = graph.op("FULLY_CONNECTED", [x, weight, bias], shape, options=settings)
+    graph.scope = outer
+    return y
+
+
+def projection_part(graph: Graph, x: Value, index: int) -> Value | None:
+    """Entry `index` of the first axis of a packed projection, as a product of its own with those rows of the weight.
+
+    nn.MultiheadAttention projects to (..., n*E), views that as (..., n, E), moves n to the front and takes the entries
+    apart: a transposition and n slices that the device need not do. None: x is nothing of the kind.
+    """
+    moved = _source(x, "RESHAPE") if x.producer is not None and x.producer.code == "RESHAPE" else x
+    grouped = _source(moved, "TRANSPOSE")
+    packed = _source(grouped, "RESHAPE")
+    if moved is None or grouped is None or packed is None or _source(packed, "FULLY_CONNECTED") is None:
+        return None
+    assert moved.producer is not None and moved.producer.inputs[1] is not None and packed.producer is not None
+    order = moved.producer.inputs[1].data
+    source, weight, bias = packed.producer.inputs
+    assert order is not None and source is not None and weight is not None
+    rest = [axis for axis in order[1:].tolist() if grouped.shape[axis] != 1]
+    parts, width = grouped.shape[-2], grouped.shape[-1]
+    is_packed = order[0] == grouped.rank - 2 and rest == sorted(rest) and moved.shape[0] == x.shape[0] == parts
+    if not is_packed or weight.data is None or not isinstance(width, int) or weight.shape[0] != parts * width:
+        return None
+    rows = slice(index * width, (index + 1) * width)
+    part_bias = None if bias is None or bias.data is None else constant(bias.data[rows], name=bias.name)
+    return fully_connected(graph, source, constant(weight.data[rows], name=weight.name), part_bias)
+
+
+def _source(x: Value | None, code: str) -> Value | None:
+    """The first input of the operator that gives x, if it is of that kind."""
+    return x.producer.inputs[0] if x is not None and x.producer is not None and x.producer.code == code else None
+
+
+def linear(site: Site, x: Value, weight: Value, bias: Value | None) -> Value:
+    """A linear layer."""
+    if weight.data is None or x.rank == 1:
+        y = _product(site.graph, x, transpose(site.graph, weight, (1, 0)))
+        return y if bias is None else binary(site.graph, "ADD", y, bias)
+    return fully_connected(site.graph, x, weight, bias)
+
+
+def add_product(site: Site, bias: Value, x: Value, y: Value, beta: float, alpha: float) -> Value:
+    """beta·bias + alpha·x·y."""
+    if y.data is not None and y.rank == 2 and bias.data is not None and bias.rank == 1:
+        weight = constant(alpha * y.data.T, FLOAT32, name=y.name)
+        return fully_connected(site.graph, x, weight, constant(beta * bias.data, FLOAT32, name=bias.name))
+    product = _product(site.graph, x, y)
+    if alpha != 1:
+        product = binary(site.graph, "MUL", product, scalar(alpha, product))
+    if beta != 1:
+        bias = binary(site.graph, "MUL", bias, scalar(beta, bias))
+    return binary(site.graph, "ADD", product, bias)
+
+
+def product(site: Site, x: Value, y: Value) -> Value:
+    """mm, bmm and matmul, vectors included."""
+    return reshape(site.graph, _product(site.graph, x, y), site.shape)
+
+
+def _product(graph: Graph, x: Value, y: Value) -> Value:
+    if y.data is not None and y.rank == 2 and x.rank >= 2:
+        return fully_connected(graph, x, transpose(graph, y, (1, 0)), None)
+    x = reshape(graph, x, (1, *x.shape)) if x.rank == 1 else x
+    y = reshape(graph, y, (*y.shape, 1)) if y.rank == 1 else y
+    return batch_matmul(graph, x, y)
+
+
+def batch_matmul(graph: Graph, x: Value, y: Value) -> Value:
+    """X (..., M, K), y (..., K, N) -> (..., M, N). A transposed y is read as it was before."""
+    columns = y.shape[-1]
+    batch = _emit.broadcast(x.shape[:-2], y.shape[:-2])
+    source = _before_swap(y)
+    settings = options("BatchMatMulOptions", adjY=source is not None)
+    return graph.op("BATCH_MATMUL", [x, source or y], (*batch, x.shape[-2], columns), FLOAT32, settings)
+
+
+def _before_swap(y: Value) -> Value | None:
+    """What y is the transpose (of its last two axes) of, if it is one."""
+    if y.producer is None or y.producer.code != "TRANSPOSE":
+        return None
+    source, order = y.producer.inputs
+    assert source is not None and order is not None and order.data is not None
+    swapped = [*range(y.rank - 2), y.rank - 1, y.rank - 2]
+    return source if order.data.tolist() == swapped else None
+
+
+def attention(
+    site: Site,
+    query: Value,
+    key: Value,
+    value: Value,
+    mask: Value | None,
+    dropout: float,
+    is_causal: bool,
+    scale: float | None,
+    is_grouped: bool,
+) -> Value:
+    """Scaled dot products, Vaswani et al. 2017, eq. 1: (..., T, K) by (..., S, K) and (..., S, K) -> (..., T, K)."""
+    del dropout
+    graph = site.graph
+    if is_grouped and key.shape[-3] != query.shape[-3]:
+        key, value = (_repeat_heads(graph, x, query) for x in (key, value))
+    width = query.shape[-1]
+    assert isinstance(width, int)
+    query = binary(graph, "MUL", query, scalar(scale if scale is not None else width**-0.5, query))
+    order = [*range(key.rank - 2), key.rank - 1, key.rank - 2]
+    scores = batch_matmul(
+        graph, query, graph.op("TRANSPOSE", [key, constant(order)], tuple(key.shape[i] for i in order))
+    )
+    if is_causal:
+        rows, columns = (_emit.steps(graph, size) for size in scores.shape[-2:])
+        mask = binary(graph, "GREATER_EQUAL", reshape(graph, rows, (*rows.shape, 1)), columns)
+    if mask is not None:
+        scores = binary(graph, "ADD", scores, additive(graph, mask))
+    return batch_matmul(graph, unary(graph, "SOFTMAX", scores, settings_of_softmax()), value)
+
+
+def additive(graph: Graph, mask: Value) -> Value:
+    """A mask of booleans (True: attend) as numbers to add to scores; a row without any True stays finite."""
+    if mask.dtype != BOOL:
+        return mask
+    zero, away = constant(0.0), constant(-FINITE_INFINITY)
+    return graph.op("SELECT_V2", [mask, zero, away], mask.shape, FLOAT32, options("SelectV2Options"))
+
+
+def _repeat_heads(graph: Graph, x: Value, query: Value) -> Value:
+    """Each head of keys or values (B, G, S, K) as often as query heads share it -> (B, H, S, K)."""
+    groups, heads = x.shape[-3], query.shape[-3]
+    assert isinstance(groups, int) and isinstance(heads, int)
+    return _emit.gather(graph, x, constant(np.arange(heads) // (heads // groups)), x.rank - 3)
+
+
+def convolution(
+    site: Site,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    is_transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Value:
+    """Convolutions over one or two axes, channels first in torch: (N, C, W) or (N, C, H, W)."""
+    del output_padding
+    graph, axes = site.graph, x.rank - 2
+    if is_transposed or axes not in (1, 2) or weight.data is None or groups not in (1, x.shape[1]):
+        raise UnsupportedError(
+            f"converter 'tflite' lowers convolutions over 1 or 2 axes, plain or depthwise, with constant weights; this one has "
+            f"{axes} axes, groups={groups}, transposed={is_transposed}"
+        )
+    if axes == 1:  # over time: as an image of height 1
+        x = reshape(graph, x, (*x.shape[:2], 1, x.shape[2]))
+        weight = constant(weight.data[:, :, None], name=weight.name)
+    steps, rates, borders = (
+        [*settings] if axes == 2 else [neutral, *settings]
+        for settings, neutral in ((stride, 1), (dilation, 1), (padding, 0))
+    )
+    x = transpose(graph, x, (0, 2, 3, 1))
+    if any(borders):
+        pairs = constant([(0, 0), *((b, b) for b in borders), (0, 0)], np.dtype(np.int32))
+        shape = tuple(size + 2 * b for size, b in zip(x.shape, [0, *borders, 0], strict=True))
+        x = graph.op("PAD", [x, pairs], shape, options=options("PadOptions"))
+    y = _convolve(
+        graph, x, weight, bias, steps, rates, groups, site.shape if axes == 2 else (*site.shape[:2], 1, site.shape[2])
+    )
+    return reshape(graph, transpose(graph, y, (0, 3, 1, 2)), site.shape)
+
+
+def _convolve(graph, x, weight, bias, steps, rates, groups, shape):  # type: ignore[no-untyped-def]
+    is_depthwise = groups > 1
+    kernel = weight.data.transpose((1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1))
+    settings = {
+        "padding": 1,
+        "strideH": steps[0],
+        "strideW": steps[1],
+        "dilationHFactor": rates[0],
+        "dilationWFactor": rates[1],
+    }
+    if is_depthwise:
+        settings["depthMultiplier"] = weight.shape[0] // groups
+    table = "DepthwiseConv2DOptions" if is_depthwise else "Conv2DOptions"
+    code = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
+    bias = bias or constant(np.zeros(weight.shape[0], np.float32))
+    result = (shape[0], shape[2], shape[3], shape[1])
+    return graph.op(code, [x, constant(kernel, name=weight.name), bias], result, options=options(table, **settings))

@@ -1,0 +1,12 @@
+"""A reference evaluator of Core ML programs (MIL) in numpy: reads a saved .mlpackage and nothing else.
+
+Values of float16 are held as float32 that float16 can express: an operator computes in float32, and its result is rounded
+to the type that the program declares. Real hardware may also round inside an operator.
+"""
+
+from importlib import import_module
+
+from edgeseq.quantize.coreml import quietly
+
+with quietly():
+    import_module("coremltools")

@@ -1,0 +1,73 @@
+"""MIL's `lstm`. Letters: T time, B batch, I input width, H hidden width, D directions (1 or 2)."""
+
+from typing import Any
+
+import numpy as np
+
+from edgeseq.devices.runtimes._mil.blas import product
+from edgeseq.devices.runtimes._mil.elementwise import sigmoid
+from edgeseq.devices.runtimes._mil.operator import Array, Operator
+
+Result = tuple[Array, Array, Array]
+
+
+def lstm(
+    x: Array,
+    initial_h: Array,
+    initial_c: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array | None = None,
+    peephole: Array | None = None,
+    weight_ih_back: Array | None = None,
+    weight_hh_back: Array | None = None,
+    bias_back: Array | None = None,
+    peephole_back: Array | None = None,
+    direction: Any = "forward",
+    output_sequence: Any = False,
+    recurrent_activation: Any = "sigmoid",
+    cell_activation: Any = "tanh",
+    activation: Any = "tanh",
+    clip: Any = None,
+) -> Result:
+    """From x (T, B, I), initial_h and initial_c (B, D*H) -> y (T, B, D*H), or (1, B, D*H) of the last step, h, c (B, D*H)."""
+    activations = (str(recurrent_activation), str(cell_activation), str(activation))
+    if (
+        peephole is not None
+        or peephole_back is not None
+        or clip is not None
+        or activations != ("sigmoid", "tanh", "tanh")
+    ):
+        raise NotImplementedError("lstm with peepholes, clipping or other activations")
+    if str(direction) == "bidirectional":
+        assert weight_ih_back is not None and weight_hh_back is not None
+        (h, h_back), (c, c_back) = (np.split(state, 2, axis=-1) for state in (initial_h, initial_c))
+        ahead = one_direction(x, h, c, weight_ih, weight_hh, bias)
+        back = one_direction(x[::-1], h_back, c_back, weight_ih_back, weight_hh_back, bias_back)
+        y, h, c = (np.concatenate(pair, axis=-1) for pair in zip(ahead, (back[0][::-1], *back[1:]), strict=True))
+    elif str(direction) == "reverse":
+        y, h, c = one_direction(x[::-1], initial_h, initial_c, weight_ih, weight_hh, bias)
+        y = y[::-1]
+    else:
+        y, h, c = one_direction(x, initial_h, initial_c, weight_ih, weight_hh, bias)
+    return (y if output_sequence else h[None]), h, c
+
+
+def one_direction(x: Array, h: Array, c: Array, weight_ih: Array, weight_hh: Array, bias: Array | None) -> Result:
+    """From x (T, B, I), h and c (B, H) -> y (T, B, H), h, c; gates in the order i, f, o, g."""
+    steps, batch, width = x.shape
+    hidden = weight_hh.shape[1]
+    from_x = product(x.reshape(-1, width), weight_ih.T).reshape(steps, batch, 4 * hidden)  # all steps in one product
+    from_x = from_x if bias is None else from_x + bias
+    recurrent = np.ascontiguousarray(weight_hh.T)  # (H, 4H)
+    y = np.empty((steps, batch, hidden), np.float32)
+    for t in range(steps):
+        gates = from_x[t] + product(h, recurrent)  # (B, 4H)
+        i, f, o = np.split(sigmoid(gates[:, : 3 * hidden]), 3, axis=-1)  # each (B, H)
+        c = f * c + i * np.tanh(gates[:, 3 * hidden :])
+        h = o * np.tanh(c)
+        y[t] = h
+    return y, h, c
+
+
+OPERATORS: dict[str, Operator] = {"lstm": lstm}

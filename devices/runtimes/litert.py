@@ -1,0 +1,110 @@
+"""LiteRT's interpreter, as Android and iOS apps and boards run TFLite files: XNNPACK on the CPU."""
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from edgeseq.devices.runtimes import Runtime
+from edgeseq.signature import Signature, Tensors
+
+
+class LiteRTRuntime(Runtime):
+    """`Interpreter`, not `CompiledModel`: the latter aborts on Arm cores without LSE atomics (LiteRT 2.3.0)."""
+
+    format = "tflite"
+    verified_by = f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
+
+    def load(self, path: Path, signatures: tuple[Signature, ...], *, threads: int) -> "LiteRTSession":
+        """One interpreter for all signatures."""
+        interpreter = Interpreter(str(path), num_threads=threads)
+        return LiteRTSession(interpreter, signatures)
+
+
+class LiteRTSession:
+    """One file in one interpreter."""
+
+    def __init__(self, interpreter: Interpreter, signatures: tuple[Signature, ...]):
+        self._runners = {s.name: _Runner(interpreter, s, is_primary=i == 0) for i, s in enumerate(signatures)}
+
+    def run(self, inputs: Tensors, signature: str = "forward") -> dict[str, np.ndarray]:
+        """Outputs by name. The file's batch is 1; a larger one runs row by row."""
+        runner = self._runners[signature]
+        rows = runner.rows(inputs)
+        if len(rows) == 1:
+            return runner.run(rows[0])
+        return runner.join([{name: value.copy() for name, value in runner.run(row).items()} for row in rows])
+
+
+class _Runner:
+    """One signature: tensor numbers by name, the shapes it is prepared for, and where the batch is."""
+
+    def __init__(self, interpreter: Interpreter, signature: Signature, *, is_primary: bool):
+        self._interpreter = interpreter
+        self._name = signature.name
+        self._is_primary = is_primary  # the interpreter's own calls, the cheaper ones, reach the first subgraph only
+        runner = interpreter.get_signature_runner(signature.name)
+        details = runner.get_input_details()
+        self._inputs = {name: detail["index"] for name, detail in details.items()}
+        outputs = runner.get_output_details()
+        self._outputs = {spec.name: outputs[spec.name]["index"] for spec in signature.outputs}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        # A dimension that varies in the model and is fixed in the file is the batch.
+        fixed = [(spec, details[spec.name]["shape_signature"]) for spec in signature.inputs if spec.name in details]
+        batch = {
+            have
+            for spec, sizes in fixed
+            for have, size in zip(spec.shape, sizes, strict=True)
+            if isinstance(have, str) and size >= 0
+        }
+        self._batch_axes = {
+            spec.name: axis
+            for spec in (*signature.inputs, *signature.outputs)
+            for axis, size in enumerate(spec.shape)
+            if size in batch
+        }
+
+    def rows(self, inputs: Tensors) -> list[Tensors]:
+        """The inputs of each row of the batch, with the batch axis kept at size 1."""
+        count = max((inputs[name].shape[axis] for name, axis in self._batch_axes.items() if name in inputs), default=1)
+        if count == 1:
+            return [inputs]
+        return [
+            {
+                name: value.take([row], self._batch_axes[name]) if name in self._batch_axes else value
+                for name, value in inputs.items()
+            }
+            for row in range(count)
+        ]
+
+    def join(self, results: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The rows' outputs as one batch."""
+        first = results[0]
+        return {
+            name: np.concatenate([row[name] for row in results], self._batch_axes[name])
+            if name in self._batch_axes
+            else first[name]
+            for name in first
+        }
+
+    def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """One row."""
+        if not self._is_primary:
+            # The interpreter refuses its own calls while a signature runner is alive.
+            results = self._interpreter.get_signature_runner(self._name)(**inputs)
+            return {name: results[name] for name in self._outputs}
+        interpreter = self._interpreter
+        shapes = {name: inputs[name].shape for name in self._inputs}
+        if shapes != self._shapes:
+            for name, index in self._inputs.items():
+                interpreter.resize_tensor_input(index, shapes[name])
+            interpreter.allocate_tensors()
+            self._shapes = shapes
+        for name, index in self._inputs.items():
+            interpreter.set_tensor(index, inputs[name])
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+RUNTIME = LiteRTRuntime()

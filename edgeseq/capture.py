@@ -1,0 +1,143 @@
+"""Capture: an `nn.Module` becomes one torch.export program with symbolic batch and length.
+
+Every model goes this way, ours or the user's; the converters lower nothing else. Recurrent layers are kept whole first.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim as ExportDim
+from torch.export import ExportedProgram
+
+from edgeseq.errors import UnsupportedError
+from edgeseq.operators.lstm import LSTM, exported_lstm
+from edgeseq.signature import Dim, Signature, TensorSpec
+
+DynamicShapes = Mapping[str, Mapping[int, Dim]]  # input -> axis -> dimension
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapturedModel:
+    """Programs by signature name, functional and inference-only, with integer inputs as int32."""
+
+    signatures: tuple[Signature, ...]
+    programs: Mapping[str, ExportedProgram]
+
+    def save(self, folder: Path) -> None:
+        """Write one `.pt2` a signature and `signatures.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, program in self.programs.items():
+            torch.export.save(program, folder / f"{name}.pt2")
+        (folder / "signatures.json").write_text(json.dumps([s.to_json() for s in self.signatures], indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read back what `save` wrote."""
+        signatures = tuple(Signature.from_json(s) for s in json.loads((folder / "signatures.json").read_text()))
+        programs = {s.name: torch.export.load(folder / f"{s.name}.pt2") for s in signatures}
+        return cls(signatures=signatures, programs=programs)
+
+
+class _Int32Interface(nn.Module):
+    """Takes int32 where the model takes int64: Core ML and mobile runtimes have no 64-bit integer inputs."""
+
+    def __init__(self, model: nn.Module, is_int64: tuple[bool, ...], names: tuple[str, ...] | None):
+        super().__init__()
+        self.model = model
+        self.is_int64 = is_int64
+        self.names = names  # of the model's parameters; None: by position
+
+    def forward(self, *inputs: Tensor) -> Any:
+        values = [x.long() if wide else x for x, wide in zip(inputs, self.is_int64, strict=True)]
+        return self.model(*values) if self.names is None else self.model(**dict(zip(self.names, values, strict=True)))
+
+
+def capture(
+    model: nn.Module,
+    examples: Mapping[str, Tensor],
+    dynamic_shapes: DynamicShapes | None = None,
+    *,
+    output_names: tuple[str, ...] = ("logits",),
+    name: str = "forward",
+    by_name: bool = False,
+) -> CapturedModel:
+    """Export one signature of a model.
+
+    Args:
+        model: Any module that torch.export takes; it is put in eval mode.
+        examples: Input name -> example, in the order of the model's positional arguments. Dynamic axes must be >= 2 long.
+        dynamic_shapes: Which axes vary, and within which bounds.
+        output_names: Names of the outputs, in order; numbered ones are added where the model gives more.
+        name: The signature's name.
+        by_name: Pass the inputs as keyword arguments instead.
+
+    Raises:
+        UnsupportedError: torch.export refuses the model.
+    """
+    dynamic_shapes = dynamic_shapes or {}
+    # torch.export merges example inputs that share storage, and the merged program is wrong for every other input.
+    values = tuple(value.detach().clone() for value in examples.values())
+    wide = tuple(value.dtype == torch.int64 for value in values)
+    narrow = tuple(value.int() if is_wide else value for value, is_wide in zip(values, wide, strict=True))
+    wrapped = _Int32Interface(model.eval(), wide, tuple(examples) if by_name else None)
+    symbols = {d.name: ExportDim(d.name, min=d.min, max=d.max) for axes in dynamic_shapes.values() for d in axes.values()}
+    shapes = tuple({axis: symbols[d.name] for axis, d in dynamic_shapes.get(key, {}).items()} for key in examples)
+    try:
+        with torch.no_grad(), whole_recurrent_layers():
+            program = torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
+    except Exception as error:  # torch.export raises what the model's own code raises, besides many types of its own
+        raise UnsupportedError(f"torch.export refuses the model: {_first_line(error)}") from error
+    signature = _signature(name, tuple(examples), program, output_names, dynamic_shapes)
+    return CapturedModel(signatures=(signature,), programs={name: program})
+
+
+@contextmanager
+def whole_recurrent_layers() -> Iterator[None]:
+    """While it lasts, every plain `nn.LSTM` is exported as `edgeseq::lstm`."""
+    original: Callable[..., Any] = nn.LSTM.forward
+
+    def forward(self: nn.LSTM, x: Any, state: Any = None) -> Any:
+        supported = isinstance(x, Tensor) and x.dim() == 3 and self.proj_size == 0
+        if isinstance(self, LSTM) or not supported:
+            return original(self, x, state)
+        return exported_lstm(self, x, state)
+
+    nn.LSTM.forward = forward  # type: ignore[method-assign]  # undone below
+    try:
+        yield
+    finally:
+        nn.LSTM.forward = original  # type: ignore[method-assign]  # the original
+
+
+def _signature(
+    name: str, input_names: tuple[str, ...], program: ExportedProgram, output_names: tuple[str, ...], shapes: DynamicShapes
+) -> Signature:
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    inputs = {key: values[node] for key, node in zip(input_names, program.graph_signature.user_inputs, strict=True)}
+    outputs = [values[node] for node in program.graph_signature.user_outputs if isinstance(values.get(node), Tensor)]
+    if not outputs:
+        raise UnsupportedError("the model returns no tensor")
+    keys = [output_names[i] if i < len(output_names) else f"output_{i}" for i in range(len(outputs))]
+    names = {str(inputs[key].shape[axis]): dim.name for key, axes in shapes.items() for axis, dim in axes.items()}
+
+    def spec(key: str, value: Tensor) -> TensorSpec:
+        shape = tuple(size if isinstance(size, int) else names.get(str(size), "?") for size in value.shape)
+        return TensorSpec(name=key, dtype=str(value.dtype).removeprefix("torch."), shape=shape)
+
+    return Signature(
+        name=name,
+        inputs=tuple(spec(key, value) for key, value in inputs.items()),
+        outputs=tuple(spec(key, value) for key, value in zip(keys, outputs, strict=True)),
+        dims=tuple({dim.name: dim for axes in shapes.values() for dim in axes.values()}.values()),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

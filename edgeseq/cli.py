@@ -1,0 +1,192 @@
+"""The command line: `edgeseq VERB ...`. Heavy packages are imported by the verb that needs them."""
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edgeseq
+from edgeseq.errors import EdgeseqError, GateError, RequestError
+
+if TYPE_CHECKING:
+    from edgeseq.progress import Bars, Lines
+    from edgeseq.report.contents import Report
+
+FORMATS = ("onnx", "tflite", "coreml")
+SCHEMES = ("fp32", "fp16", "dynamic_wi8_afp32")
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+EPILOG = """\
+exit codes: 0 passed, 1 a gate failed or work failed, 2 the request was wrong, 4 it could not be checked here
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if not options.verbose:
+        warnings.simplefilter("ignore")
+        logging.basicConfig(level=logging.ERROR)
+    verb: Callable[[argparse.Namespace], int] = options.verb
+    try:
+        return verb(options)
+    except EdgeseqError as error:
+        print(f"edgeseq: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("edgeseq: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb and its options."""
+    top = argparse.ArgumentParser(
+        prog="edgeseq",
+        description="Take trained Transformers and LSTMs to ONNX, TFLite and Core ML, and prove and measure what comes out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"edgeseq {edgeseq.__version__}")
+    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = _verb(verbs, "run", "distil, quantize, convert, verify, measure and report, as a recipe says", _run)
+    run.add_argument("recipe", metavar="RECIPE", help="the name of a recipe that comes with edgeseq, or a TOML file")
+    run.add_argument("--output", metavar="DIR", type=Path, help="run folder (default: runs/RECIPE)")
+
+    convert = _verb(verbs, "convert", "convert your own model, and prove that every file computes the same", _convert)
+    convert.add_argument("model", metavar="SCRIPT.py", type=Path, help="defines get_model() and get_args()")
+    convert.add_argument(
+        "--format", metavar="F", action="append", help=f"repeat for several (default: {', '.join(FORMATS)})"
+    )
+    convert.add_argument(
+        "--scheme", metavar="S", action="append", help=f"repeat for several (default: {', '.join(SCHEMES)})"
+    )
+    convert.add_argument("--output", metavar="DIR", type=Path, required=True, help="run folder to write")
+
+    for name, what, verb in (
+        ("verify", "run every artifact of a run folder again and compare it with PyTorch's outputs", _verify),
+        ("report", "write a run folder's report anew and print its table", _report),
+    ):
+        _verb(verbs, name, what, verb).add_argument("folder", metavar="RUN", type=Path, help="a run folder")
+    bench = _verb(verbs, "bench", "measure every artifact of a run folder on this machine", _bench)
+    bench.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
+    bench.add_argument("--runs", metavar="N", type=int, default=200, help="counted inferences a process (default: 200)")
+    bench.add_argument("--rounds", metavar="N", type=int, default=2, help="processes an artifact (default: 2)")
+
+    _verb(verbs, "doctor", "say what can run here, what is missing, and the command that mends it", _doctor)
+    return top
+
+
+def _verb(verbs: Any, name: str, what: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    added.add_argument("--json", metavar="FILE", type=Path, help="also write the result as JSON")
+    added.add_argument("--verbose", action="store_true", help="show warnings of third-party packages")
+    added.set_defaults(verb=function)
+    return added
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edgeseq import pipeline, recipe
+
+    loaded = recipe.load(options.recipe)
+    root = options.output or Path("runs") / loaded.name
+    with _watcher() as watcher:
+        report = pipeline.run(loaded, root, watcher)
+    return _conclude(report, root, options)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from edgeseq import pipeline
+
+    if options.model.suffix != ".py" or not options.model.is_file():
+        raise RequestError(f"'{options.model}' is no Python script; `convert` takes a .py file with get_model() and get_args()")
+    formats, schemes = options.format or FORMATS, options.scheme or SCHEMES
+    with _watcher() as watcher:
+        report = pipeline.convert(options.model, _once(formats), _once(schemes), options.output, watcher)
+    return _conclude(report, options.output, options)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from edgeseq import pipeline
+
+    with _watcher() as watcher:
+        report = pipeline.verify(options.folder, watcher)
+    return _conclude(report, options.folder, options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from edgeseq import pipeline
+    from edgeseq.measure import Protocol
+    from edgeseq.recipe import Measuring
+
+    if options.runs < 1 or options.rounds < 1:
+        raise RequestError(f"--runs and --rounds must be at least 1, not {options.runs} and {options.rounds}")
+    measuring = Measuring(rounds=options.rounds, protocol=Protocol(runs=options.runs, min_runs=min(options.runs, 20)))
+    with _watcher() as watcher:
+        report = pipeline.bench(options.folder, measuring, watcher)
+    return _conclude(report, options.folder, options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from edgeseq import pipeline
+
+    return _conclude(pipeline.report(options.folder), options.folder, options)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from edgeseq import doctor
+
+    findings = doctor.examine()
+    print(doctor.render(findings))
+    if options.json:
+        _write(options.json, doctor.to_json(findings))
+    return 0
+
+
+def _watcher() -> "Bars | Lines":
+    from edgeseq import progress
+
+    return progress.watcher()
+
+
+def _conclude(report: "Report", root: Path, options: argparse.Namespace) -> int:
+    """Print the table and where everything lies; 1 if an artifact is out of tolerance."""
+    from edgeseq.report import table
+
+    print(table.render(report, width=_columns(), color=sys.stdout.isatty()))
+    print(f"Report: {root / 'report.html'}   All of it: {root}")
+    if options.json:
+        _write(options.json, report.to_json())
+    failed = [row for row in report.artifacts if not row.passed]
+    if failed:
+        listed = "; ".join(f"{row.path}: {', '.join(row.failures)}" for row in failed)
+        raise GateError(f"{len(failed)} of {len(report.artifacts)} artifacts are out of tolerance: {listed}")
+    return 0
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size(fallback=(140, 40)).columns
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise RequestError(f"'{path}' cannot be written: {error.strerror}") from error
+
+
+def _once(names: Sequence[str]) -> tuple[str, ...]:
+    """Each name once, in order."""
+    return tuple(dict.fromkeys(names))
+
+
+def script() -> None:
+    """The installed command."""
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Distillation: a small student learns from a large teacher's outputs, embeddings and hidden states.
+
+Four parts, each a switch of the recipe: soft targets (Hinton et al. 2015), the teacher's word embeddings as a start,
+hidden-state matching through a projection (Romero et al. 2015), and a transfer set augmented by masking and n-gram sampling
+(Tang et al. 2019, section 3.3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeseq.recipe import Distillation
+
+NO_LABEL = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSet:
+    """Sentences with the teacher's opinion of them, in the student's tokens."""
+
+    sentences: list[list[int]]
+    labels: np.ndarray  # (N,) the class, or NO_LABEL where only the teacher says something
+    logits: np.ndarray  # (N, C) the teacher's
+    hidden: np.ndarray  # (N, D) the teacher's sentence vectors
+
+    def save(self, path: Path) -> None:
+        """Write one `.npz`; the sentences as one run of tokens and their lengths."""
+        np.savez(
+            path,
+            allow_pickle=False,
+            tokens=np.concatenate([np.array(s, np.int32) for s in self.sentences]),
+            lengths=np.array([len(s) for s in self.sentences]),
+            labels=self.labels,
+            logits=self.logits,
+            hidden=self.hidden,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read back what `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            parts = np.split(stored["tokens"], np.cumsum(stored["lengths"])[:-1])
+            return cls(
+                sentences=[part.tolist() for part in parts],
+                labels=stored["labels"],
+                logits=stored["logits"],
+                hidden=stored["hidden"],
+            )
+
+
+def augmented(
+    sentences: Sequence[Sequence[int]], settings: Distillation, *, mask_token: int, rng: np.random.Generator
+) -> list[list[int]]:
+    """`settings.augmentations` new sentences from each: tokens masked, and some cut to an n-gram of at least 3 tokens.
+
+    The first and last token, [CLS] and [SEP], stay. Part-of-speech replacement, the third rule of Tang et al., needs a tagger
+    and is left out.
+    """
+    made = []
+    for sentence in sentences:
+        inner = np.array(sentence[1:-1])
+        for _ in range(settings.augmentations):
+            words = np.where(rng.random(len(inner)) < settings.mask_probability, mask_token, inner)
+            if rng.random() < settings.ngram_probability and len(words) > 3:
+                length = rng.integers(3, len(words))
+                start = rng.integers(0, len(words) - length + 1)
+                words = words[start : start + length]
+            made.append([sentence[0], *words.tolist(), sentence[-1]])
+    return made
+
+
+def factorised_embeddings(table: Tensor, counts: Tensor, width: int) -> Tensor:
+    """The table (V, D) projected to its `width` most important directions (V, width), scaled to a root mean square of 1.
+
+    Principal components over the text, that is with every row weighted by how often its token occurs (`counts`, (V,)): the
+    directions that frequent words need come first.
+    """
+    weights = (counts.float() + 1.0).unsqueeze(1)
+    mean = (table * weights).sum(0) / weights.sum()
+    centred = table - mean
+    _, _, directions = torch.linalg.svd(centred * weights.sqrt(), full_matrices=False)
+    projected = centred @ directions[:width].T
+    return projected / projected.square().mean().sqrt()
+
+
+def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy with the teacher's softened classes, Hinton et al. 2015, eq. 4; times T² so that gradients keep their size.
+
+    Both logits are (B, C).
+    """
+    targets = F.softmax(teacher / temperature, dim=-1)
+    return temperature**2 * F.cross_entropy(student / temperature, targets)
+
+
+class DistillationLoss(nn.Module):
+    """The weighted sum of a recipe's parts. Its projection from the student's to the teacher's width is trained along."""
+
+    def __init__(self, settings: Distillation, *, d_student: int, d_teacher: int):
+        super().__init__()
+        self.settings = settings
+        self.projection = nn.Linear(d_student, d_teacher) if settings.hidden_weight else None
+
+    def forward(self, logits: Tensor, hidden: Tensor, labels: Tensor, target: Tensor, target_hidden: Tensor) -> Tensor:
+        """logits (B, C), hidden (B, S), labels (B,) with NO_LABEL for none, target (B, C), target_hidden (B, D) -> ()."""
+        soft = self.settings.soft_target_weight
+        loss = soft * soft_target_loss(logits, target, self.settings.temperature)
+        if soft < 1 and bool((labels != NO_LABEL).any()):
+            loss = loss + (1 - soft) * F.cross_entropy(logits, labels, ignore_index=NO_LABEL)
+        if self.projection is not None:
+            loss = loss + self.settings.hidden_weight * F.mse_loss(self.projection(hidden), target_hidden)
+        return loss
+

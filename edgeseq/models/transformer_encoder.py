@@ -1,0 +1,80 @@
+"""A small pre-norm Transformer encoder (Xiong et al. 2020) for classification, over a factorised embedding table."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeseq.models import Architecture
+from edgeseq.models.attention import MultiHeadAttention, additive_mask
+from edgeseq.models.classifier import Classifier
+from edgeseq.models.pooling import masked_max, masked_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerEncoderSpec:
+    """Sizes; positions are learned and end at `max_length`."""
+
+    n_vocab: int
+    n_classes: int = 2
+    d_model: int = 128
+    d_feedforward: int = 256
+    n_layers: int = 2
+    n_heads: int = 4
+    max_length: int = 512
+    dropout: float = 0.2
+    pad_token: int = 0
+
+
+class Block(nn.Module):
+    """Norm, attention, residual; norm, feed-forward, residual."""
+
+    def __init__(self, spec: TransformerEncoderSpec):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(spec.d_model)
+        self.attention = MultiHeadAttention(spec.d_model, spec.n_heads)
+        self.feedforward_norm = nn.LayerNorm(spec.d_model)
+        self.up = nn.Linear(spec.d_model, spec.d_feedforward)
+        self.down = nn.Linear(spec.d_feedforward, spec.d_model)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), mask)
+        return x + self.down(F.relu(self.up(self.feedforward_norm(x))))
+
+
+class TransformerEncoder(Classifier):
+    """tokens (B, T) -> logits (B, C)."""
+
+    def __init__(self, spec: TransformerEncoderSpec):
+        super().__init__()
+        self.spec = spec
+        self.embedding = nn.Embedding(spec.n_vocab, spec.d_model)
+        self.position = nn.Embedding(spec.max_length, spec.d_model)
+        nn.init.normal_(self.position.weight, std=0.02)
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.n_layers))
+        self.norm = nn.LayerNorm(spec.d_model)
+        self.head = nn.Linear(2 * spec.d_model, spec.n_classes)
+        self.dropout = nn.Dropout(spec.dropout)
+
+    def classify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (B, T) -> logits (B, C) and the sentence vector (B, 2D) they come from."""
+        valid = tokens != self.spec.pad_token  # (B, T)
+        mask = additive_mask(valid)  # (B, 1, 1, T)
+        positions = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
+        x = self.dropout(self.embedding(tokens) + self.position(positions))  # (B, T, D)
+        for block in self.blocks:
+            x = block(x, mask)
+        x = self.norm(x)
+        pooled = torch.cat([masked_mean(x, valid), masked_max(x, valid)], dim=1)  # (B, 2D)
+        return self.head(self.dropout(pooled)), pooled
+
+
+class TransformerEncoderArchitecture(Architecture):
+    spec = TransformerEncoderSpec
+
+    def build(self, spec: TransformerEncoderSpec) -> TransformerEncoder:
+        return TransformerEncoder(spec)
+
+
+MODEL = TransformerEncoderArchitecture()

@@ -1,0 +1,253 @@
+"""What each command does, as a graph of stages."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import edgeseq
+from edgeseq import converters, data, models, quantize, scheduler
+from edgeseq.errors import RequestError
+from edgeseq.quantize import Scheme
+from edgeseq.recipe import Measuring, Recipe
+from edgeseq.report import gather
+from edgeseq.report.contents import Report
+from edgeseq.scheduler import Watcher
+from edgeseq.stages import PARTIAL, Done, Stage, exclusive, recorded, write_atomically
+
+SCHEMA_VERSION = 1
+
+
+def run(recipe: Recipe, root: Path, watcher: Watcher) -> Report:
+    """Everything a recipe asks for; goes on where an interrupted run stood."""
+    check(recipe)
+    return carry_out(plan(recipe), root, watcher, title=recipe.name, request={"recipe": asdict(recipe)})
+
+
+def convert(script: Path, formats: Sequence[str], schemes: Sequence[str], root: Path, watcher: Watcher) -> Report:
+    """The user's own model to every format and scheme, verified."""
+    check_formats(formats, schemes)
+    name = script.stem
+    captured = Stage(
+        name=f"models/{name}",
+        work="edgeseq.steps.script:work",
+        settings={"script": str(script.resolve()), "model": name},
+        is_kept=False,  # the script may read anything
+    )
+    stages = [captured, *artifact_stages(name, formats, schemes), *parity_stages({name: formats})]
+    request = {"script": script.name, "formats": list(formats), "schemes": list(schemes)}
+    return carry_out(stages, root, watcher, title=name, request=request)
+
+
+def verify(root: Path, watcher: Watcher) -> Report:
+    """Run every artifact of a run folder again and compare it with its reference."""
+    request, found = opened(root)
+    stages = parity_stages(formats_by_model(found))
+    return carry_out(stages, root, watcher, title=request["title"], request=request["request"], given=found)
+
+
+def bench(root: Path, measuring: Measuring, watcher: Watcher) -> Report:
+    """Measure every artifact of a run folder again."""
+    request, found = opened(root)
+    stage = measurement_stage(formats_by_model(found), measuring, has_teacher="teacher" in found)
+    return carry_out([stage], root, watcher, title=request["title"], request=request["request"], given=found)
+
+
+def report(root: Path) -> Report:
+    """Write the report of a run folder anew."""
+    request, _ = opened(root)
+    return gather.write(root, title=request["title"])
+
+
+def plan(recipe: Recipe) -> list[Stage]:
+    """The stages of a recipe."""
+    values = json.loads(json.dumps(asdict(recipe)))  # tuples become lists, as they are after a round trip
+    common = {"seed": recipe.seed}
+    stages = [
+        Stage(
+            name="data",
+            work="edgeseq.steps.prepare:work",
+            settings={"data": recipe.data, "weights": recipe.teacher.weights, "max_length": recipe.max_length},
+        ),
+        Stage(
+            name="teacher",
+            work="edgeseq.steps.teach:work",
+            settings={**common, "teacher": values["teacher"]},
+            needs=("data",),
+            threads=None,
+        ),
+        Stage(
+            name="transfer",
+            work="edgeseq.steps.transfer:work",
+            settings={**common, "distillation": values["distillation"]},
+            needs=("data", "teacher"),
+            threads=None,
+        ),
+    ]
+    for name, student in recipe.students.items():
+        stages += student_stages(name, values, has_control=student.control_training is not None)
+    for name in recipe.students:
+        stages += artifact_stages(name, recipe.formats, recipe.schemes)
+    formats = dict.fromkeys(recipe.students, recipe.formats)
+    return [*stages, *parity_stages(formats), measurement_stage(formats, recipe.measuring, has_teacher=True)]
+
+
+def student_stages(name: str, recipe: Mapping[str, Any], *, has_control: bool) -> list[Stage]:
+    """Distil a student, train its control, and capture the student."""
+    common = {"seed": recipe["seed"], "student": recipe["students"][name]}
+    distilled = Stage(
+        name=f"students/{name}",
+        work="edgeseq.steps.learn:distil",
+        settings={**common, "distillation": recipe["distillation"]},
+        needs=("data", "teacher", "transfer"),
+    )
+    control = Stage(name=f"controls/{name}", work="edgeseq.steps.learn:control", settings=common, needs=("data",))
+    captured = Stage(
+        name=f"models/{name}",
+        work="edgeseq.steps.capture:work",
+        settings={"student": name, "max_length": recipe["max_length"], "bench_length": recipe["measuring"]["length"]},
+        needs=("data", distilled.name),
+    )
+    return [distilled, *([control] if has_control else []), captured]
+
+
+def artifact_stages(model: str, formats: Sequence[str], schemes: Sequence[str]) -> list[Stage]:
+    """Convert one captured model to every format, under every scheme."""
+    return [
+        Stage(
+            name=f"artifacts/{model}/{format}",
+            work="edgeseq.steps.convert:work",
+            settings={"model": model, "format": format, "schemes": list(schemes)},
+            needs=(f"models/{model}",),
+        )
+        for format in formats
+    ]
+
+
+def parity_stages(formats: Mapping[str, Sequence[str]]) -> list[Stage]:
+    """Verify the artifacts of each model in each of its formats."""
+    return [
+        Stage(
+            name=f"parity/{model}/{format}",
+            work="edgeseq.steps.verify:work",
+            settings={"model": model, "format": format},
+            needs=(f"models/{model}", f"artifacts/{model}/{format}"),
+        )
+        for model, of_model in formats.items()
+        for format in of_model
+    ]
+
+
+def measurement_stage(formats: Mapping[str, Sequence[str]], measuring: Measuring, *, has_teacher: bool) -> Stage:
+    """Measure everything on this machine, with nothing beside it."""
+    needs = [f"models/{model}" for model in formats]
+    needs += [f"artifacts/{model}/{format}" for model, of_model in formats.items() for format in of_model]
+    return Stage(
+        name="measurements",
+        work="edgeseq.steps.measure:work",
+        settings={"measuring": asdict(measuring)},
+        needs=(*needs, *(("data", "teacher") if has_teacher else ())),
+        threads=None,
+        is_repeatable=False,
+    )
+
+
+def carry_out(
+    stages: Sequence[Stage],
+    root: Path,
+    watcher: Watcher,
+    *,
+    title: str,
+    request: Mapping[str, Any],
+    given: Mapping[str, Done] | None = None,
+) -> Report:
+    """Bring the stages up to date, then write the manifest and the report."""
+    require_own_folder(root)
+    with exclusive(root):
+        write_atomically(root / "request.json", json.dumps({"title": title, "request": request}, indent=1))
+        done = scheduler.run(stages, root, watcher, given=given or {})
+        write_atomically(root / "manifest.json", manifest(title, request, done, stages))
+        return gather.write(root, title=title)
+
+
+def manifest(title: str, request: Mapping[str, Any], done: Mapping[str, Done], stages: Sequence[Stage]) -> str:
+    """What was made, with the hash of every file; measurements are named without one, since they differ from run to run."""
+    measured = sorted(stage.name for stage in stages if not stage.is_repeatable)
+    made = {name: dict(sorted(done[name].files.items())) for name in sorted(done) if name not in measured}
+    contents = {
+        "schema_version": SCHEMA_VERSION,
+        "edgeseq": edgeseq.__version__,
+        "title": title,
+        "request": request,
+        "files": made,
+        "measured": measured,
+    }
+    return json.dumps(contents, indent=1) + "\n"
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse what cannot work before any work starts.
+
+    Raises:
+        RequestError: An unknown name.
+        UnsupportedError: A format cannot express a scheme.
+    """
+    for student in recipe.students.values():
+        models.get(student.model)
+    models.get(recipe.teacher.model)
+    data.data(recipe.data)
+    data.weights(recipe.teacher.weights)
+    check_formats(recipe.formats, recipe.schemes)
+
+
+def check_formats(formats: Sequence[str], schemes: Sequence[str]) -> None:
+    """Refuse unknown formats and schemes, formats whose packages are missing, and schemes that a format cannot express."""
+    parsed = [Scheme.parse(scheme) for scheme in schemes]
+    for format in formats:
+        converters.get(format)
+        for scheme in parsed:
+            quantize.check(format, scheme)
+
+
+def opened(root: Path) -> tuple[Mapping[str, Any], dict[str, Done]]:
+    """The request that a run folder answers, and its finished stages.
+
+    Raises:
+        RequestError: It is not a run folder, or a file in it was changed.
+    """
+    try:
+        request = json.loads((root / "request.json").read_text())
+    except OSError as error:
+        raise RequestError(f"'{root}' is not a run folder: it has no request.json; `edgeseq run` and `convert` make one") from error
+    return request, {name: recorded(name, root) for name in stage_names(root)}
+
+
+def stage_names(root: Path) -> list[str]:
+    """Every finished stage of a run folder."""
+    records = root.glob("*/**/stage.json")
+    return sorted(path.parent.relative_to(root).as_posix() for path in records if PARTIAL not in path.parts)
+
+
+def formats_by_model(found: Mapping[str, Done]) -> dict[str, list[str]]:
+    """Which formats each model has artifacts in.
+
+    Raises:
+        RequestError: There are no artifacts yet.
+    """
+    formats: dict[str, list[str]] = {}
+    for name in found:
+        if name.startswith("artifacts/"):
+            _, model, format = name.split("/")
+            formats.setdefault(model, []).append(format)
+    if not formats:
+        raise RequestError("the run folder holds no artifacts yet; finish it by the command that began it")
+    return formats
+
+
+def require_own_folder(root: Path) -> None:
+    """Refuse a folder that holds something else."""
+    is_ours = (root / "request.json").exists() or (root / PARTIAL).exists()
+    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not is_ours):
+        raise RequestError(f"output folder '{root}' holds something else than a run; choose another by --output")
+

@@ -1,0 +1,166 @@
+"""Runs stages, each in a process of its own, as many side by side as there are cores."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgeseq import errors
+from edgeseq.errors import ConversionError, EdgeseqError
+from edgeseq.stages import Done, Stage, cores, find_done, finish, in_order, key_of, open_partial
+
+LAST_WORDS = 12  # lines of a dead stage's log that its error quotes at most
+
+
+class Watcher(Protocol):
+    """Whoever shows a run's progress."""
+
+    def reused(self, stage: Stage) -> None:
+        """An earlier outcome was taken over."""
+
+    def started(self, stage: Stage) -> None:
+        """The stage's process runs."""
+
+    def progressed(self, stage: Stage, done: int, total: int, what: str) -> None:
+        """The stage is at `done` of `total`."""
+
+    def finished(self, stage: Stage) -> None:
+        """The stage's folder is in place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    stage: Stage
+    key: str
+    process: "subprocess.Popen[str]"
+    partial: Path
+    log: Path
+
+
+Event = tuple[str, dict[str, Any] | None]  # (stage, message); None: its process closed the pipe
+
+
+def run(stages: Sequence[Stage], root: Path, watcher: Watcher, *, given: Mapping[str, Done]) -> dict[str, Done]:
+    """Bring every stage up to date, in the order of their needs. `given`: stages that are done and stay as they are.
+
+    Raises:
+        EdgeseqError: What the first failing stage raised; the others are stopped. What is finished stays.
+    """
+    done = {name: stage for name, stage in given.items() if name not in {s.name for s in stages}}
+    running: dict[str, _Running] = {}
+    events: queue.Queue[Event] = queue.Queue()
+    pending = list(in_order(stages, after=done))
+    try:
+        while pending or running:
+            for stage in [s for s in pending if all(n in done for n in s.needs)]:
+                key = key_of(stage, done)
+                earlier = find_done(stage, key, root)
+                if earlier:
+                    done[stage.name] = earlier
+                    watcher.reused(stage)
+                elif _fits(stage, running):
+                    running[stage.name] = _start(stage, key, root, done, events)
+                    watcher.started(stage)
+                else:
+                    continue
+                pending.remove(stage)
+            if running:
+                _handle(events.get(), running, done, root, watcher)
+    finally:
+        for left in running.values():
+            left.process.kill()
+            left.process.wait()
+    return done
+
+
+def _fits(stage: Stage, running: Mapping[str, _Running]) -> bool:
+    if not running:
+        return True
+    if stage.threads is None or any(r.stage.threads is None for r in running.values()):
+        return False
+    return stage.threads + sum(r.stage.threads or 0 for r in running.values()) <= cores()
+
+
+def _start(stage: Stage, key: str, root: Path, done: Mapping[str, Done], events: "queue.Queue[Event]") -> _Running:
+    partial = open_partial(stage, root)
+    log = root / "logs" / f"{stage.name.replace('/', '-')}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgeseq.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=_environment(stage.threads or cores()),
+        )
+    assert process.stdin is not None and process.stdout is not None
+    request = {
+        "work": stage.work,
+        "settings": stage.settings,
+        "needs": {name: str((root / name).resolve()) for name in stage.needs},
+        "out": str(partial.resolve()),
+        "log": str(log.resolve()),
+    }
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()  # and left open: its end tells the worker that this process is gone
+    threading.Thread(target=_listen, args=(stage.name, process.stdout, events), daemon=True).start()
+    return _Running(stage=stage, key=key, process=process, partial=partial, log=log)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The worker's environment: quiet, reproducible, and no more threads than its share of the cores."""
+    return os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "ORT_DISABLE_TELEMETRY": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def _listen(name: str, stream: Any, events: "queue.Queue[Event]") -> None:
+    for line in stream:
+        events.put((name, json.loads(line)))
+    events.put((name, None))
+
+
+def _handle(
+    event: Event, running: dict[str, _Running], done: dict[str, Done], root: Path, watcher: Watcher
+) -> None:
+    name, message = event
+    job = running[name]
+    if message is None:
+        del running[name]
+        job.process.wait()
+        if name not in done:
+            raise _died(job)
+        watcher.finished(job.stage)
+    elif "progress" in message:
+        watcher.progressed(job.stage, *message["progress"])
+    elif "finished" in message:
+        done[name] = finish(job.stage, job.key, job.partial, root)
+    elif "error" in message:
+        kind: type[EdgeseqError] = getattr(errors, message["type"], EdgeseqError)
+        raise kind(message["error"])
+    else:
+        raise ConversionError(f"stage '{name}' failed: {message['crash']} (details: {job.log})")
+
+
+def _died(job: _Running) -> EdgeseqError:
+    """A process that ended without a word: say how, and its log's last lines."""
+    code = job.process.returncode
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    lines = [line for line in job.log.read_text(errors="replace").splitlines() if line.strip()][-LAST_WORDS:]
+    words = f"; last words: {' | '.join(lines)}" if lines else ""
+    return ConversionError(f"stage '{job.stage.name}' {how}{words} (details: {job.log})")
+
+

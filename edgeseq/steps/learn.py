@@ -1,0 +1,105 @@
+"""Train a student: distilled from the teacher, or as a control from scratch on hard labels."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edgeseq import models
+from edgeseq.data.encoded import Encoded
+from edgeseq.distill import DistillationLoss, TransferSet, factorised_embeddings
+from edgeseq.models import saved
+from edgeseq.models.classifier import Classifier
+from edgeseq.recipe import Distillation, StudentRecipe, Training, options_from
+from edgeseq.result import TrainingResult
+from edgeseq.tasks.classification import Batch, in_random_order
+from edgeseq.tokens.wordpiece import WordPiece
+from edgeseq.train import default_device, fit, set_deterministic
+from edgeseq.worker import Job
+
+EMBEDDING_SCALE = 0.3  # root mean square of the embeddings a student starts from; 0.1 and 1 learned more slowly
+
+
+def distil(job: Job) -> None:
+    """Settings: `seed`, `student`, `distillation`. Reads `data`, `teacher`, `transfer`; leaves a saved model."""
+    recipe = options_from(StudentRecipe, job.settings["student"], where="student")
+    settings = options_from(Distillation, job.settings["distillation"], where="distillation")
+    corpus, model = begin(job, recipe)
+    transfer = TransferSet.load(job.needs["transfer"] / "transfer.npz")
+    if settings.teacher_embeddings:
+        start_from_teacher(model, job, corpus)
+    loss = TransferLoss(model, transfer, settings)
+    train(job, nn.ModuleList([model, loss.parts]), transfer.sentences, loss, recipe.training)
+    leave(job, model, recipe, corpus)
+
+
+def control(job: Job) -> None:
+    """Settings: `seed`, `student`. Reads `data`; the same student, knowing nothing of a teacher."""
+    recipe = options_from(StudentRecipe, job.settings["student"], where="student")
+    assert recipe.control_training is not None
+    corpus, model = begin(job, recipe)
+    labels = torch.from_numpy(corpus.train.labels).to(default_device())
+
+    def loss(batch: Batch) -> Tensor:
+        return F.cross_entropy(model(batch.tokens.to(labels.device)), labels[batch.index])
+
+    train(job, model, corpus.train.sentences, loss, recipe.control_training)
+    leave(job, model, recipe, corpus)
+
+
+def begin(job: Job, recipe: StudentRecipe) -> tuple[Encoded, Classifier]:
+    """The data, and the student with fresh weights."""
+    corpus = Encoded.load(job.needs["data"] / "student.json")
+    set_deterministic(job.settings["seed"])
+    sizes = {"n_vocab": corpus.n_vocab, "n_classes": corpus.n_classes}
+    return corpus, models.build(recipe.model, {**sizes, **recipe.options}).to(default_device())
+
+
+def start_from_teacher(model: Classifier, job: Job, corpus: Encoded) -> None:
+    """Fill the student's embedding table from the teacher's rows for its vocabulary, factorised to its width."""
+    small = WordPiece.load(job.needs["data"] / "student.vocab.txt")
+    large = WordPiece.load(job.needs["data"] / "teacher.vocab.txt")
+    table = load_file(job.needs["teacher"] / saved.WEIGHTS)["embedding.weight"][small.rows_in(large)]
+    counts = np.bincount(np.concatenate(corpus.train.sentences), minlength=corpus.n_vocab)
+    width = model.embedding.embedding_dim
+    with torch.no_grad():
+        model.embedding.weight.copy_(EMBEDDING_SCALE * factorised_embeddings(table, torch.from_numpy(counts), width))
+
+
+class TransferLoss:
+    """The distillation loss of a batch of the transfer set."""
+
+    def __init__(self, model: Classifier, transfer: TransferSet, settings: Distillation):
+        device = default_device()
+        self.model = model
+        self.labels = torch.from_numpy(transfer.labels).to(device)
+        self.logits = torch.from_numpy(transfer.logits).to(device)
+        self.hidden = torch.from_numpy(transfer.hidden).to(device)
+        sizes = {"d_student": model.head.in_features, "d_teacher": transfer.hidden.shape[1]}
+        self.parts = DistillationLoss(settings, **sizes).to(device)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        index = torch.from_numpy(batch.index)
+        logits, hidden = self.model.classify(batch.tokens.to(self.labels.device))
+        return self.parts(logits, hidden, self.labels[index], self.logits[index], self.hidden[index])
+
+
+def train(
+    job: Job, model: nn.Module, sentences: list[list[int]], loss: Callable[[Batch], Tensor], training: Training
+) -> None:
+    """Fit with progress reported to the job."""
+    rng = np.random.default_rng(job.settings["seed"])
+
+    def batches() -> Iterator[Batch]:
+        return in_random_order(sentences, training.batch_size, rng)
+
+    fit(model, batches, loss, training, n_examples=len(sentences), progress=job.progress)
+
+
+def leave(job: Job, model: Classifier, recipe: StudentRecipe, corpus: Encoded) -> None:
+    """Save the model and its result."""
+    saved.save(model, recipe.model, job.out)
+    TrainingResult.of(model, corpus).save(job.out)

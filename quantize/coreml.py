@@ -1,0 +1,189 @@
+"""Core ML: float16 programs, and integer weights that are expanded to float when they are used."""
+
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partialmethod
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from edgeseq.quantize import Quantizer, Scheme
+
+DATA = Path("Data/com.apple.CoreML")
+DATED = "com.github.apple.coremltools.conversion_date"
+MIN_WEIGHTS = 64  # smaller constants gain nothing
+FLOAT16_MAX = 65504.0
+MASKED = 3e4  # stands for what float16 cannot hold: exp(score - MASKED) is 0, and a score added to it does not overflow
+
+
+class CoreMLQuantizer(Quantizer):
+    schemes = ("fp16", "dynamic_wi8_afp32", "weight_only_wi8_afp32", "weight_only_wi4b32_afp32")
+
+    def note(self, scheme: Scheme) -> str:
+        """Core ML has no dynamic activations, and newer formats need newer systems."""
+        if scheme.mode == "dynamic":
+            return "Core ML has no dynamic activations: weights int8, activations float"
+        if scheme.weight_bits == 16:
+            return "needs iOS 17 or macOS 14"
+        return "needs iOS 18 or macOS 15" if scheme.weight_bits == 4 else ""
+
+    def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
+        """Rewrite the program, and write it over a copy of the package."""
+        with quietly():
+            model = _half_precision(source) if scheme.mode == "float" else _integer_weights(source, scheme)
+        spec = model.get_spec()
+        spec.description.metadata.userDefined.pop(DATED, None)
+        if target != source:
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target)
+        data = target / DATA
+        (data / "model.mlmodel").write_bytes(spec.SerializeToString(deterministic=True))
+        shutil.copyfile(Path(model.weights_dir) / "weight.bin", data / "weights" / "weight.bin")
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """While it lasts, coremltools shows no bars or notices, and does not spend 12 s on TensorFlow and torchao."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    hidden = [name for name in ("tensorflow", "torchao") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks a module as missing
+    original = tqdm.__init__
+    tqdm.__init__ = partialmethod(original, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = original
+        for name in hidden:
+            del sys.modules[name]
+
+
+def _half_precision(source: Path) -> Any:
+    """Computes in float16; inputs and outputs stay float32. `lstm` takes float16 from iOS 17 on."""
+    ct = import_module("coremltools")
+    program, description = _load(source, ct.target.iOS17)
+    for function in program.functions.values():
+        _keep_within_float16(function)
+    _pass("common::add_fp16_cast")(program)
+    return _model(program, description, ct.target.iOS17)
+
+
+def _integer_weights(source: Path, scheme: Scheme) -> Any:
+    """Symmetric integers for every weight matrix; vectors, such as biases, stay float."""
+    ct = import_module("coremltools")
+    target = ct.target.iOS18 if scheme.weight_bits == 4 else ct.target.iOS16
+    program, description = _load(source, target)
+    for function in program.functions.values():
+        for operation in list(function.operations):
+            value = operation.outputs[0].val if operation.op_type == "const" else None
+            if (
+                isinstance(value, np.ndarray)
+                and value.dtype == np.float32
+                and value.ndim > 1
+                and value.size >= MIN_WEIGHTS
+            ):
+                with function:
+                    compressed = _compressed(operation, value, scheme)
+                function.replace_uses_of_var_after_op(
+                    anchor_op=operation, old_var=operation.outputs[0], new_var=compressed, no_check_var_types=True
+                )
+    return _model(program, description, target)
+
+
+def _is_matrix(value: Any) -> bool:
+    is_float = isinstance(value, np.ndarray) and value.dtype == np.float32
+    return is_float and value.ndim > 1 and value.size >= MIN_WEIGHTS
+
+
+def _compressed(operation: Any, weight: np.ndarray, scheme: Scheme) -> Any:
+    """The operation that expands a weight: int8 per output channel from iOS 16 on, int4 per block from iOS 18 on."""
+    mb = import_module("coremltools.converters.mil").Builder
+    name = f"{operation.outputs[0].name}_int{scheme.weight_bits}"
+    channels = _channel_axis(operation)
+    if scheme.weight_bits == 8:
+        data, scale = rounded(weight, 127, tuple(axis for axis in range(weight.ndim) if axis != channels))
+        return mb.constexpr_affine_dequantize(
+            quantized_data=data,
+            zero_point=np.int8(0),
+            scale=scale.reshape(-1),
+            axis=np.int32(channels),
+            before_op=operation,
+            name=name,
+        )
+    inputs = weight.ndim - 1 if channels == 0 else weight.ndim - 2
+    size = weight.shape[inputs]
+    block = scheme.block if scheme.block and size % scheme.block == 0 else size
+    blocks = weight.reshape(*weight.shape[:inputs], size // block, block, *weight.shape[inputs + 1 :])
+    data, scale = rounded(blocks, 7, (inputs + 1,))
+    int4 = import_module("coremltools.converters.mil.mil.types").np_int4_dtype
+    return mb.constexpr_blockwise_shift_scale(
+        data=data.reshape(weight.shape).astype(int4), scale=scale.squeeze(inputs + 1), before_op=operation, name=name
+    )
+
+
+def _channel_axis(operation: Any) -> int:
+    """Where the output channels of a weight lie: first, except in the second operand of a plain matrix product."""
+    reader = operation.outputs[0].child_ops[0]
+    plain = reader.op_type == "matmul" and reader.y is operation.outputs[0] and not reader.transpose_y.val
+    return operation.outputs[0].rank - 1 if plain else 0
+
+
+def rounded(weight: np.ndarray, most: int, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Integers in [-most, most] and the scale that slices along `axes` share; slices of zeros have the scale 1."""
+    peak = np.abs(weight).max(axis=axes, keepdims=True)
+    scale = np.where(peak > 0, peak / np.float32(most), np.float32(1)).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+def _keep_within_float16(function: Any) -> None:
+    """Constants beyond float16, such as the -inf of a mask, become ±MASKED; as infinities they would breed NaN."""
+    mb = import_module("coremltools.converters.mil").Builder
+    for operation in list(function.operations):
+        value = operation.outputs[0].val if operation.op_type == "const" else None
+        if not isinstance(value, (np.ndarray, np.float32)) or value.dtype != np.float32:
+            continue
+        outside = np.abs(value) > FLOAT16_MAX
+        if outside.any():
+            with function:
+                held = mb.const(
+                    val=np.where(outside, np.copysign(MASKED, value), value).astype(np.float32), before_op=operation
+                )
+            function.replace_uses_of_var_after_op(anchor_op=operation, old_var=operation.outputs[0], new_var=held)
+
+
+def _load(source: Path, target: int) -> tuple[Any, Any]:
+    """The program of a package, read for a deployment target, and the description of its interface."""
+    data = source / DATA
+    spec = import_module("coremltools.proto.Model_pb2").Model.FromString((data / "model.mlmodel").read_bytes())
+    load = import_module("coremltools.converters.mil.frontend.milproto.load").load
+    return load(spec, max(target, spec.specificationVersion), str(data / "weights")), spec.description
+
+
+def _model(program: Any, description: Any, target: int) -> Any:
+    """The program as a model again, with nothing but dead code and doubled casts removed."""
+    ct = import_module("coremltools")
+    tidy = ct.PassPipeline(
+        ["common::const_elimination", "common::cast_optimization", "common::dead_code_elimination"], "tidy"
+    )
+    return import_module("coremltools.converters.mil.converter").mil_convert(
+        program,
+        convert_from="milinternal",
+        convert_to="mlprogram",
+        compute_units=ct.ComputeUnit.ALL,
+        specification_version=target,
+        model_description=description,
+        pass_pipeline=tidy,
+        skip_model_load=True,
+    )
+
+
+def _pass(name: str) -> Any:
+    return import_module("coremltools.converters.mil.mil.passes.pass_registry").PASS_REGISTRY[name]
+
+
+QUANTIZER = CoreMLQuantizer()

@@ -1,0 +1,97 @@
+"""Quantization of ONNX files: onnxruntime's for dynamic activations; weights alone are stored small and widened by the graph."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from edgeseq.quantize import Quantizer, Scheme
+
+LEAST_WEIGHTS = 256  # smaller tensors (biases, norms) stay float32: they weigh nothing and scale everything
+CHANNEL_AXES = {"MatMul": -1, "Gemm": 0, "LSTM": 1, "Gather": 0}  # the axis of a weight whose entries share no sum
+"""(Gemm weights come transposed from nn.Linear; an LSTM's are (directions, 4H, inputs); a table's rows are its tokens.)"""
+
+
+class OnnxQuantizer(Quantizer):
+    schemes: ClassVar = ("fp16", "dynamic_wi8_afp32", "weight_only_wi8_afp32")
+
+    def note(self, scheme: Scheme) -> str:
+        """How onnxruntime computes with them."""
+        if scheme.mode == "dynamic":
+            return ""
+        return "stored small and widened when the file is loaded; computed in float32"
+
+    def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
+        if scheme.mode == "dynamic":
+            dynamic_int8(source, target)
+        elif scheme.mode == "float":
+            rewrite_weights(source, target, as_float16)
+        else:
+            rewrite_weights(source, target, as_int8)
+
+
+def dynamic_int8(source: Path, target: Path) -> None:
+    """Weights int8 by output channel, activations uint8 with ranges found at each call."""
+    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises on the root logger to preprocess, which was done
+    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
+
+
+Encode = Callable[[str, np.ndarray, int], tuple[ir.Value, list[ir.Node]]]  # (name, weight, channel axis) -> input, nodes
+
+
+def rewrite_weights(source: Path, target: Path, encode: Encode) -> None:
+    """Store every large float32 weight as `encode` says, with the nodes that widen it again in front of the graph."""
+    model = ir.load(source)
+    graph = model.graph
+    for name, value in list(graph.initializers.items()):
+        weight = value.const_value
+        if weight is None or weight.dtype != ir.DataType.FLOAT or weight.size < LEAST_WEIGHTS:
+            continue
+        wide, nodes = encode(name, weight.numpy(), channel_axis(value))
+        value.replace_all_uses_with(wide)
+        del graph.initializers[name]
+        for stored in {i for node in nodes for i in node.inputs if i is not None and i.producer() is None}:
+            graph.register_initializer(stored)
+        graph.insert_before(graph[0], nodes)
+    ir.save(model, target)
+
+
+def channel_axis(value: ir.Value) -> int:
+    """The axis along which a weight has scales of its own, by what uses it."""
+    axes = [CHANNEL_AXES[user.op_type] for user, _ in value.uses() if user.op_type in CHANNEL_AXES]
+    return axes[0] if axes else 0
+
+
+def as_float16(name: str, weight: np.ndarray, axis: int) -> tuple[ir.Value, list[ir.Node]]:
+    """float16, and a Cast."""
+    del axis
+    stored = _constant(f"{name}.float16", weight.astype(np.float16))
+    node = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{name}.widen")
+    return _renamed(node, name), [node]
+
+
+def as_int8(name: str, weight: np.ndarray, axis: int) -> tuple[ir.Value, list[ir.Node]]:
+    """Symmetric int8 with a scale a channel, and a DequantizeLinear."""
+    axis %= weight.ndim
+    others = tuple(a for a in range(weight.ndim) if a != axis)
+    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+    rounded = np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)
+    inputs = [_constant(f"{name}.int8", rounded), _constant(f"{name}.scale", scale.astype(np.float32).ravel())]
+    node = ir.node("DequantizeLinear", inputs, {"axis": axis}, name=f"{name}.widen")
+    return _renamed(node, name), [node]
+
+
+def _constant(name: str, array: np.ndarray) -> ir.Value:
+    return ir.Value(name=name, const_value=ir.tensor(array, name=name), type=None, shape=ir.Shape(array.shape))
+
+
+def _renamed(node: ir.Node, name: str) -> ir.Value:
+    node.outputs[0].name = f"{name}.wide"
+    return node.outputs[0]
+
+
+QUANTIZER = OnnxQuantizer()

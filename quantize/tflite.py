@@ -1,0 +1,61 @@
+"""TFLite under a scheme: AI Edge Quantizer on the float32 file."""
+
+from pathlib import Path
+
+from ai_edge_quantizer import qtyping, quantizer
+
+from edgeseq.errors import ConversionError
+from edgeseq.quantize import Quantizer
+from edgeseq.quantize.scheme import Scheme
+
+
+class TFLiteQuantizer(Quantizer):
+    """Weights of products, convolutions and embeddings, inside loops too."""
+
+    schemes = ("fp16", "dynamic_wi8_afp32", "weight_only_wi8_afp32", "dynamic_wi4_afp32", "weight_only_wi4_afp32", "dynamic_wi4b32_afp32")
+
+    def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
+        """Write the float32 artifact at `source` to `target` under `scheme`."""
+        work = quantizer.Quantizer(bytearray(source.read_bytes()))
+        work.update_quantization_recipe(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            op_config=_config(scheme),
+            algorithm_key=_algorithm(scheme),
+        )
+        result = work.quantize().quantized_model
+        if result is None:
+            raise ConversionError(f"AI Edge Quantizer gave no model for '{source}' under scheme '{scheme.name}'")
+        target.write_bytes(result)
+
+
+def _algorithm(scheme: Scheme) -> str:
+    floats = scheme.mode == "float"
+    return quantizer.AlgorithmName.FLOAT_CASTING if floats else quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT
+
+
+def _config(scheme: Scheme) -> qtyping.OpQuantizationConfig:
+    floats = scheme.mode == "float"
+    weights = qtyping.TensorQuantizationConfig(
+        num_bits=scheme.weight_bits,
+        symmetric=True,
+        granularity=_granularity(scheme),
+        dtype=qtyping.TensorDataType.FLOAT if floats else qtyping.TensorDataType.INT,
+    )
+    is_dynamic = scheme.mode == "dynamic"
+    return qtyping.OpQuantizationConfig(
+        weight_tensor_config=weights,
+        compute_precision=qtyping.ComputePrecision.INTEGER if is_dynamic else qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=not is_dynamic,
+    )
+
+
+def _granularity(scheme: Scheme) -> qtyping.QuantGranularity:
+    if scheme.mode == "float":
+        return qtyping.QuantGranularity.TENSORWISE
+    if scheme.block is None:
+        return qtyping.QuantGranularity.CHANNELWISE
+    return qtyping.QuantGranularity(f"BLOCKWISE_{scheme.block}")
+
+
+QUANTIZER = TFLiteQuantizer()

@@ -1,0 +1,290 @@
+"""Core ML: the converter, the quantizer, and the evaluator that checks them where Core ML cannot run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from torch import Tensor, nn
+from torch.nn import functional
+
+pytest.importorskip("coremltools")
+
+from edgeseq import converters, quantize
+from edgeseq.artifact import Artifact
+from edgeseq.capture import CapturedModel, capture
+from edgeseq.devices import runtimes
+from edgeseq.devices.runtimes._mil import elementwise, matmul, recurrent, shape
+from edgeseq.errors import UnavailableError, UnsupportedError
+from edgeseq.operators.lstm import LSTM
+from edgeseq.signature import Dim
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+BATCH = Dim(name="batch", min=1, max=64)
+LENGTH = Dim(name="length", min=1, max=256)
+VOCABULARY = 50
+
+
+class LSTMClassifier(nn.Module):
+    """Reads padded rows in both directions and pools every kind of result that an LSTM gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, 32)
+        self.lstm = LSTM(32, 32, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(4 * 32 + 2 * 32, 3)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        y, (h, c) = self.lstm(self.embed(ids), None, lengths)  # (B, T, 2H), 2 × (2L, B, H)
+        valid = torch.arange(ids.shape[1]) < lengths[:, None]  # (B, T)
+        mean = (y * valid[..., None]).sum(1) / lengths[:, None]  # (B, 2H)
+        peak = y.masked_fill(~valid[..., None], float("-inf")).amax(1)  # (B, 2H)
+        return self.head(torch.cat([mean, peak, h[-1], c[-2]], dim=-1))
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.position = nn.Embedding(VOCABULARY, 32), nn.Embedding(256, 32)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, activation="gelu", norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        positions = torch.arange(ids.shape[1])
+        valid = positions < lengths[:, None]  # (B, T)
+        x = self.encoder(self.embed(ids) + self.position(positions), src_key_padding_mask=~valid)  # (B, T, D)
+        return self.head(torch.where(valid[..., None], x, 0.0).sum(1) / lengths[:, None])
+
+
+MODELS: dict[str, type[nn.Module]] = {"lstm": LSTMClassifier, "encoder": Encoder}
+
+
+def model(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return MODELS[name]().eval()
+
+
+def captured(name: str) -> CapturedModel:
+    examples = {"ids": torch.randint(0, VOCABULARY, (2, 7)), "lengths": torch.tensor([7, 4])}
+    shapes = {"ids": {0: BATCH, 1: LENGTH}, "lengths": {0: BATCH}}
+    return capture(model(name), examples, shapes)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    folder = tmp_path_factory.mktemp("coreml")
+    return {name: converters.convert(captured(name), "coreml", folder / name, model=name) for name in MODELS}
+
+
+def worst_error(artifact: Artifact) -> float:
+    """Largest difference from PyTorch at batches and lengths that the capture never saw."""
+    session = runtimes.get("coreml_evaluator").load(artifact.path, artifact.signatures, threads=1)
+    reference, errors = model(artifact.model), []
+    for batch, length in ((1, 1), (3, 20), (5, 64)):
+        ids = torch.randint(0, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(batch))
+        lengths = torch.randint(1, length + 1, (batch,), generator=torch.Generator().manual_seed(length))
+        with torch.no_grad():
+            expected = reference(ids, lengths).numpy()
+        actual = session.run({"ids": ids.int().numpy(), "lengths": lengths.int().numpy()})["logits"]
+        errors.append(np.abs(actual - expected).max())
+    return float(max(errors))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_converted_model_equals_pytorch_at_unseen_batches_and_lengths(
+    name: str, artifacts: dict[str, Artifact]
+) -> None:
+    assert worst_error(artifacts[name]) <= 1e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("scheme", "tolerance", "size"),
+    [("fp16", 1e-2, 0.56), ("dynamic_wi8_afp32", 0.03, 0.4), ("weight_only_wi4b32_afp32", 0.3, 0.35)],
+)
+def test_a_quantized_model_is_small_and_close(
+    name: str, scheme: str, tolerance: float, size: float, artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    quantized = quantize.quantize(artifacts[name], quantize.Scheme.parse(scheme), tmp_path)
+
+    weights = [a.path / "Data/com.apple.CoreML/weights/weight.bin" for a in (quantized, artifacts[name])]
+    assert weights[0].stat().st_size <= size * weights[1].stat().st_size
+    assert worst_error(quantized) <= tolerance
+
+
+def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    hashes = [hashes_of_a_fresh_process(tmp_path / seed, seed) for seed in ("1", "2")]
+
+    assert hashes[0] == hashes[1]
+
+
+def hashes_of_a_fresh_process(folder: Path, seed: str) -> str:
+    """SHA-256 of a model in float32, float16 and int8, made by a process with another order of hashing."""
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, __file__, str(folder)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "coremltools" not in result.stderr
+    assert "WARNING" not in result.stderr
+    return result.stdout
+
+
+def test_evaluating_a_package_does_not_change_it(artifacts: dict[str, Artifact]) -> None:
+    worst_error(artifacts["lstm"])
+
+    assert Artifact.load(artifacts["lstm"].path.parent) == artifacts["lstm"]
+
+
+def test_every_unsupported_operator_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    class Bessel(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x) + torch.special.i0(x)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Bessel()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    target = tmp_path / "bessel.mlpackage"
+
+    with pytest.raises(UnsupportedError, match=r"bessel_j0.*'inner'.*i0.*'inner'"):
+        converters.get("coreml").convert(capture(Outer(), {"x": torch.ones(2, 3)}), target)
+
+    assert not target.exists()
+
+
+def test_core_ml_itself_says_where_it_runs(artifacts: dict[str, Artifact]) -> None:
+    runtime = runtimes.get("coreml")
+    if sys.platform == "darwin":
+        pytest.skip("Core ML runs here")
+
+    assert runtime.unavailable() == "Core ML predicts on macOS only"
+    with pytest.raises(UnavailableError, match="coreml_evaluator"):
+        runtime.load(artifacts["lstm"].path, artifacts["lstm"].signatures, threads=1)
+
+
+FUNCTIONS = {
+    "causal attention": lambda x: functional.scaled_dot_product_attention(x, x, x, is_causal=True),
+    "infinite triangular mask": lambda x: (
+        (x @ x.mT + torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)).softmax(-1) @ x
+    ),
+    "approximate gelu": lambda x: functional.gelu(x, approximate="tanh"),
+    "rms norm": lambda x: functional.rms_norm(x, (8,)),
+    "sizes": lambda x: x * (x.shape[1] // 2 + 1),
+    "indices": lambda x: x[torch.arange(x.shape[0]), (x[:, :, 0] > 9).sum(1)],
+    "integers": lambda x: x.argmax(-1),
+    "booleans": lambda x: ~((x > 0) & (x < 1) | (x < -1)),
+    "convolution": lambda x: functional.conv1d(x.mT, torch.ones(8, 8, 3) / 24, padding=1),
+    "largest": lambda x: x.topk(3, -1)[0],
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_operator_keeps_its_meaning(name: str, tmp_path: Path) -> None:
+    class Module(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return FUNCTIONS[name](x)
+
+    program = capture(Module(), {"x": torch.randn(2, 7, 8)}, {"x": {0: BATCH, 1: LENGTH}})
+    artifact = converters.convert(program, "coreml", tmp_path, model="operator")
+    x = torch.randn(3, 12, 8, generator=torch.Generator().manual_seed(0))
+
+    actual = runtimes.get("coreml_evaluator").load(artifact.path, artifact.signatures, threads=1).run({"x": x.numpy()})
+
+    np.testing.assert_allclose(actual["logits"], Module()(x).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_evaluators_lstm_is_torchs(bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.LSTM(5, 4, bidirectional=bidirectional), torch.randn(6, 3, 5)
+    weights = [ifog(weight.detach().numpy()) for weight in layer._flat_weights]
+    keys = ["weight_ih", "weight_hh", "bias", "weight_ih_back", "weight_hh_back", "bias_back"]
+    merged = [
+        array
+        for w_ih, w_hh, b_ih, b_hh in zip(*[iter(weights)] * 4, strict=True)
+        for array in (w_ih, w_hh, b_ih + b_hh)
+    ]
+    zeros = np.zeros((3, 4 * (1 + bidirectional)), np.float32)
+
+    y, h, _ = recurrent.lstm(
+        x=x.numpy(),
+        initial_h=zeros,
+        initial_c=zeros,
+        direction="bidirectional" if bidirectional else "forward",
+        output_sequence=True,
+        **dict(zip(keys, merged, strict=False)),
+    )
+
+    expected, (hidden, _) = layer(x)
+    np.testing.assert_allclose(y, expected.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(h, torch.cat(list(hidden), dim=-1).detach().numpy(), atol=1e-6)
+
+
+def ifog(weight: np.ndarray) -> np.ndarray:
+    i, f, g, o = np.split(weight, 4)
+    return np.concatenate([i, f, o, g])
+
+
+def test_the_evaluators_attention_and_layer_norm_are_torchs() -> None:
+    q, k, v = torch.randn(3, 2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(6, 6, dtype=torch.bool).tril()
+
+    attended = matmul.attention(q.numpy(), k.numpy(), v.numpy(), mask.numpy())
+    normed = elementwise.layer_norm(q.numpy(), axes=[-1])
+
+    np.testing.assert_allclose(attended, functional.scaled_dot_product_attention(q, k, v, mask).numpy(), atol=1e-6)
+    np.testing.assert_allclose(normed, functional.layer_norm(q, (8,)).numpy(), atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_the_evaluators_slices_are_coremltools_own(data: st.DataObject) -> None:
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.mil import Function
+
+    x = data.draw(
+        arrays.arrays(np.float32, arrays.array_shapes(min_dims=1, max_dims=3, min_side=2), elements=st.just(0))
+    )
+    x = np.arange(x.size, dtype=np.float32).reshape(x.shape)
+    begin = [data.draw(st.integers(0, size - 1)) for size in x.shape]
+    masks = {
+        key: data.draw(st.lists(st.booleans(), min_size=x.ndim, max_size=x.ndim)) for key in ("begin_mask", "end_mask")
+    }
+    squeeze = [data.draw(st.booleans()) and not masked for masked in masks["begin_mask"]]
+    end = [data.draw(st.integers(first + 1, size)) for first, size in zip(begin, x.shape, strict=True)]
+    stride = [1 if squeezed else data.draw(st.integers(1, 3)) for squeezed in squeeze]
+    options = {"begin": begin, "end": end, "stride": stride, "squeeze_mask": squeeze, **masks}
+
+    with Function({}):
+        expected = Builder.slice_by_index(x=x, **options).val
+
+    np.testing.assert_array_equal(shape.slice_by_index(x, **options), expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4))
+def test_the_evaluator_reverses_each_row_within_its_length(lengths: list[int]) -> None:
+    x = np.arange(6 * len(lengths), dtype=np.float32).reshape(6, len(lengths), 1)  # (T, B, 1)
+
+    actual = shape.reverse_sequence(x, np.array(lengths), seq_axis=0, batch_axis=1)
+
+    for row, length in enumerate(lengths):
+        np.testing.assert_array_equal(actual[:, row], np.concatenate([x[:length, row][::-1], x[length:, row]]))
+
+
+if __name__ == "__main__":
+    made = converters.convert(captured("lstm"), "coreml", Path(sys.argv[1]) / "fp32", model="lstm")
+    schemes = [quantize.Scheme.parse(name) for name in ("fp16", "dynamic_wi8_afp32", "weight_only_wi4b32_afp32")]
+    others = [quantize.quantize(made, scheme, Path(sys.argv[1]) / scheme.name) for scheme in schemes]
+    print([artifact.sha256 for artifact in (made, *others)])  # noqa: T201  # the parent process reads it

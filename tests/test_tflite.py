@@ -1,0 +1,338 @@
+"""TFLite: files of any length from torch.export programs, against the torch layers that they come from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edgeseq import converters, quantize
+from edgeseq.artifact import Artifact
+from edgeseq.capture import capture
+from edgeseq.converters.tflite._program import batch_dimensions
+from edgeseq.devices import runtimes
+from edgeseq.errors import UnsupportedError
+from edgeseq.operators.lstm import LSTM
+from edgeseq.quantize.scheme import Scheme
+from edgeseq.signature import Dim, Signature, TensorSpec
+
+BATCH = Dim(name="batch", min=1, max=8)
+TIME = Dim(name="time", min=1, max=256)
+VOCABULARY, WIDTH = 50, 16
+UNSEEN_LENGTHS = (1, 2, 15, 16, 17, 33, 256)
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:copyreg", "ignore:.*LeafSpec.*:FutureWarning")
+
+
+class Function(nn.Module):
+    """A plain function of tokens as a model."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.function(self.embed(ids))  # (B, T, WIDTH) -> anything
+
+
+class Recurrent(nn.Module):
+    """Embedding, LSTM, mean over valid steps, head."""
+
+    def __init__(self, width: int = 24, layers: int = 1, bidirectional: bool = True):
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+        self.lstm = LSTM(WIDTH, width, layers, batch_first=True, bidirectional=bidirectional)
+        self.head = nn.Linear(width * (1 + bidirectional), 3)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, (h, c) = self.lstm(self.embed(ids), None, lengths)
+        return self.head(y), h.transpose(0, 1), c.transpose(0, 1)
+
+
+class Encoder(nn.Module):
+    """A padding-aware transformer encoder with learned positions."""
+
+    def __init__(self, width: int = 32, activation: str = "gelu", norm_first: bool = False):
+        super().__init__()
+        self.embed, self.positions = nn.Embedding(VOCABULARY, width), nn.Embedding(256, width)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, batch_first=True, activation=activation, norm_first=norm_first
+        )
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        is_padding = ids == 0
+        x = self.embed(ids) + self.positions.weight[: ids.shape[1]]
+        x = self.encoder(x, src_key_padding_mask=is_padding)
+        keep = (~is_padding).unsqueeze(-1).float()
+        return self.head((x * keep).sum(1) / keep.sum(1).clamp(min=1))
+
+
+def convert(model: nn.Module, folder: Path, **examples: Tensor) -> Artifact:
+    axes = {"ids": {0: BATCH, 1: TIME}, "lengths": {0: BATCH}}
+    captured = capture(
+        model.eval(), examples, {name: axes[name] for name in examples}, output_names=("logits", "h", "c")
+    )
+    return converters.convert(captured, "tflite", folder, model="model")
+
+
+def tokens(length: int, *, batch: int = 2, first: int = 1) -> Tensor:
+    return torch.randint(first, VOCABULARY, (batch, length))
+
+
+def largest_error(model: nn.Module, artifact: Artifact, **inputs: Tensor) -> float:
+    session = runtimes.get("litert").load(artifact.path, artifact.signatures, threads=1)
+    with torch.no_grad():
+        expected = model(*inputs.values())
+    actual = session.run({name: (x.int() if x.dtype == torch.int64 else x).numpy() for name, x in inputs.items()})
+    references = expected if isinstance(expected, tuple) else (expected,)
+    pairs = zip(references, actual.values(), strict=True)
+    return max(float(np.abs(have.astype(np.float64) - want.numpy()).max(initial=0)) for want, have in pairs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_and_no_fused_encoder() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.backends.mha.set_fastpath_enabled(False)
+
+
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, True), (2, False)])
+def test_lstm_with_lengths_equals_torch_at_lengths_never_exported(
+    layers: int, bidirectional: bool, tmp_path: Path
+) -> None:
+    model = Recurrent(layers=layers, bidirectional=bidirectional)
+    artifact = convert(model, tmp_path, ids=tokens(7), lengths=torch.tensor([7, 3]))
+
+    errors = {
+        length: largest_error(model, artifact, ids=tokens(length), lengths=torch.tensor([length, (length + 1) // 2]))
+        for length in UNSEEN_LENGTHS
+    }
+
+    assert max(errors.values()) <= 1e-5, errors
+
+
+def test_lstm_of_which_only_the_state_is_read_equals_torch(tmp_path: Path) -> None:
+    class LastState(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.lstm = (
+                nn.Embedding(VOCABULARY, WIDTH),
+                nn.LSTM(WIDTH, 8, 2, batch_first=True, bidirectional=True),
+            )
+
+        def forward(self, ids: Tensor) -> Tensor:
+            _, (h, _) = self.lstm(self.embed(ids))
+            return torch.cat([h[-2], h[-1]], -1)
+
+    model = LastState()
+    artifact = convert(model, tmp_path, ids=tokens(7))
+
+    assert max(largest_error(model, artifact, ids=tokens(length)) for length in UNSEEN_LENGTHS) <= 1e-5
+
+
+@pytest.mark.parametrize("time", [1, 20])
+def test_lstm_with_a_fixed_batch_length_and_given_states_equals_torch(time: int, tmp_path: Path) -> None:
+    model = nn.LSTM(WIDTH, 8, batch_first=True, bidirectional=True).eval()
+
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = model
+
+        def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            y, (h, c) = self.lstm(x, (h, c))
+            return y, h, c
+
+    inputs = {"x": torch.randn(3, time, WIDTH), "h": torch.randn(2, 3, 8), "c": torch.randn(2, 3, 8)}
+    captured = capture(Step(), inputs, output_names=("y", "hn", "cn"), name="step")
+    artifact = converters.convert(captured, "tflite", tmp_path, model="model")
+    session = runtimes.get("litert").load(artifact.path, artifact.signatures, threads=1)
+    with torch.no_grad():
+        expected = Step()(*inputs.values())
+
+    actual = session.run({name: value.numpy() for name, value in inputs.items()}, "step")
+
+    for want, name in zip(expected, ("y", "hn", "cn"), strict=True):
+        np.testing.assert_allclose(actual[name], want.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("activation", "norm_first"), [("gelu", False), ("relu", True)])
+def test_encoder_equals_torch_at_lengths_never_exported(activation: str, norm_first: bool, tmp_path: Path) -> None:
+    model = Encoder(activation=activation, norm_first=norm_first)
+    artifact = convert(model, tmp_path, ids=tokens(7))
+
+    errors = {length: largest_error(model, artifact, ids=_padded(length)) for length in UNSEEN_LENGTHS}
+
+    assert max(errors.values()) <= 1e-5, errors
+
+
+def _padded(length: int) -> Tensor:
+    ids = tokens(length)
+    ids[1, length // 2 + 1 :] = 0
+    return ids
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "arithmetic": lambda x: (x * 2 - 1) / (x.abs() + 0.5) + x**3 - x.square(),
+    "comparisons": lambda x: torch.where((x > 0) & (x <= 1) | (x < -1), x, -x).masked_fill(x == 0, 7.0),
+    "roots": lambda x: (x.abs() + 1e-3).sqrt() + (x.abs() + 1).rsqrt() + (x.abs() + 1).log() + x.exp() + torch.erf(x),
+    "activations": lambda x: (
+        nn.functional.silu(x) + nn.functional.softplus(x) + nn.functional.elu(x) + nn.functional.hardswish(x)
+    ),
+    "more activations": lambda x: (
+        nn.functional.leaky_relu(x) + nn.functional.relu6(x) + torch.sigmoid(x) + torch.tanh(x)
+    ),
+    "clamp": lambda x: x.clamp(-0.5, 0.5) + x.clamp(min=0.1) + torch.maximum(x, -x),
+    "joins": lambda x: torch.cat([x, torch.stack([x, x], -1).flatten(-2)], -1),
+    "splits": lambda x: torch.cat([x.chunk(2, -1)[1], *x.split([4, 4, 8], -1)[1:], x.flip(1)], -1),
+    "first, last and middle": lambda x: torch.cat([x[:, 0], x[:, -1], x[:, :, 3:7].mean(1)], -1),
+    "extremes": lambda x: torch.cat([x.max(1).values, x.min(1).values, x.amax(1)], -1),
+    "positions of extremes": lambda x: x.argmax(-1).float() + x.argmin(1).sum(-1, keepdim=True),
+    "moments": lambda x: x.var(-1) + x.mean(-1) + x.std(-1, unbiased=False) + x.sum((-1,)),
+    "running totals": lambda x: x.cumsum(1),
+    "log-softmax": lambda x: torch.log_softmax(x, -1) + torch.softmax(x, 1),
+    "positions": lambda x: x + torch.arange(x.shape[1]).float().unsqueeze(-1) / x.shape[1],
+    "expansion": lambda x: torch.cat([x, x.mean(1, keepdim=True).expand(-1, x.shape[1], -1)], -1),
+    "repetition": lambda x: x.repeat(1, 2, 1),
+    "padding": lambda x: nn.functional.pad(x, (1, 2, 3, 0)),
+    "causal mask": lambda x: torch.softmax(
+        (x @ x.mT).masked_fill(torch.ones(x.shape[1], x.shape[1]).triu(1).bool(), -torch.inf), -1
+    ),
+    "causal attention": lambda x: nn.functional.scaled_dot_product_attention(
+        x[:, None], x[:, None], x[:, None], is_causal=True
+    ),
+    "products": lambda x: torch.matmul(x.transpose(1, 2), x) + torch.bmm(x.mT, x),
+    "gathering": lambda x: x.gather(1, (x > 0).long().cumsum(1).clamp(max=0)),
+    "selection by index": lambda x: x[:, torch.zeros(3, dtype=torch.long)] + x.index_select(1, torch.tensor([0])),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_operators_equal_torch(name: str, tmp_path: Path) -> None:
+    model = Function(FUNCTIONS[name])
+    artifact = convert(model, tmp_path, ids=tokens(5))
+
+    for length in (1, 3, 40) if name != "moments" else (2, 40):
+        assert largest_error(model, artifact, ids=tokens(length)) <= 1e-4, length
+
+
+@pytest.mark.parametrize("groups", [1, WIDTH])
+def test_convolution_over_time_equals_torch(groups: int, tmp_path: Path) -> None:
+    convolution = nn.Conv1d(WIDTH, 2 * WIDTH, 3, padding=2, dilation=2, groups=groups)
+    model = Function(lambda x: convolution(x.mT).relu().amax(-1))
+    model.convolution = convolution
+    artifact = convert(model, tmp_path, ids=tokens(9))
+
+    assert max(largest_error(model, artifact, ids=tokens(length)) for length in (2, 30)) <= 1e-4
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(width=st.integers(1, 40), layers=st.integers(1, 2), length=st.integers(1, 60), data=st.data())
+def test_lstm_of_any_shape_equals_torch(
+    tmp_path: Path, width: int, layers: int, length: int, data: st.DataObject
+) -> None:
+    model = Recurrent(width=width, layers=layers)
+    artifact = convert(model, tmp_path, ids=tokens(3), lengths=torch.tensor([3, 2]))
+    lengths = torch.tensor([data.draw(st.integers(1, length)) for _ in range(2)])
+
+    assert largest_error(model, artifact, ids=tokens(length), lengths=lengths) <= 1e-5
+
+
+def test_rows_that_are_masked_altogether_give_numbers(tmp_path: Path) -> None:
+    model = Encoder()
+    artifact = convert(model, tmp_path, ids=tokens(7))
+    session = runtimes.get("litert").load(artifact.path, artifact.signatures, threads=1)
+
+    logits = session.run({"ids": np.zeros((1, 5), np.int32)})["logits"]
+
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("scheme", quantize.get("tflite").schemes)
+@pytest.mark.parametrize("kind", ["recurrent", "encoder"])
+def test_every_scheme_stays_near_float32(scheme: str, kind: str, tmp_path: Path) -> None:
+    model = Recurrent(width=64) if kind == "recurrent" else Encoder(width=64)
+    lengths = {"lengths": torch.tensor([20, 9])} if kind == "recurrent" else {}
+    parsed = Scheme.parse(scheme)
+    original = convert(model, tmp_path / "fp32", ids=tokens(20), **lengths)
+
+    artifact = quantize.quantize(original, parsed, tmp_path / scheme)
+
+    tolerance = 1e-2 if parsed.mode == "float" else 8 * 2.0 ** (1 - parsed.weight_bits)
+    assert largest_error(model, artifact, ids=tokens(20), **lengths) <= tolerance
+    assert artifact.size_bytes < original.size_bytes * (0.25 + parsed.weight_bits / 32)
+
+
+def test_recurrent_weights_and_embeddings_are_integers_under_a_dynamic_scheme(tmp_path: Path) -> None:
+    original = convert(Recurrent(width=64), tmp_path / "fp32", ids=tokens(20), lengths=torch.tensor([20, 9]))
+    artifact = quantize.quantize(original, Scheme.parse("dynamic_wi8_afp32"), tmp_path / "int8")
+    interpreter = Interpreter(str(artifact.path))
+
+    stored = {
+        detail["name"]: detail["dtype"]
+        for index in range(interpreter.num_subgraphs())
+        for detail in interpreter.get_tensor_details(index)
+    }
+
+    names = ("embed.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.weight_hh_l0_reverse", "head.weight")
+    assert {stored[name] for name in names} == {np.int8}
+
+
+def test_the_file_is_deterministic_and_weights_are_stored_once(tmp_path: Path) -> None:
+    model = Recurrent(width=64)
+    inputs = {"ids": tokens(20), "lengths": torch.tensor([20, 9])}
+
+    first, second = (convert(model, tmp_path / name, **inputs) for name in "ab")
+
+    assert first.sha256 == second.sha256
+    parameters = sum(p.numel() * 4 for p in model.parameters())
+    assert first.size_bytes < parameters + 40_000
+
+
+def test_quantized_files_are_deterministic(tmp_path: Path) -> None:
+    original = convert(Encoder(), tmp_path / "fp32", ids=tokens(7))
+
+    hashes = {quantize.quantize(original, Scheme.parse("dynamic_wi8_afp32"), tmp_path / name).sha256 for name in "ab"}
+
+    assert len(hashes) == 1
+
+
+def test_signature_names_and_types_are_those_of_the_model(tmp_path: Path) -> None:
+    artifact = convert(Recurrent(), tmp_path, ids=tokens(7), lengths=torch.tensor([7, 3]))
+
+    interpreter = Interpreter(str(artifact.path))
+    runner = interpreter.get_signature_runner("forward")
+
+    assert {name: detail["dtype"] for name, detail in runner.get_input_details().items()} == {
+        "ids": np.int32,
+        "lengths": np.int32,
+    }
+    assert sorted(runner.get_output_details()) == ["c", "h", "logits"]
+    assert runner.get_input_details()["ids"]["shape_signature"].tolist() == [1, -1]
+
+
+def test_all_missing_operators_are_named_before_anything_is_written(tmp_path: Path) -> None:
+    model = Function(lambda x: torch.linalg.inv(x.mT @ x) + torch.lgamma(x).sum())
+
+    with pytest.raises(UnsupportedError, match="lgamma") as caught:
+        convert(model, tmp_path, ids=tokens(7))
+
+    assert "inv" in str(caught.value)
+    assert not list(tmp_path.glob("*.tflite"))
+
+
+def test_the_batch_is_a_dimension_that_is_only_ever_first() -> None:
+    def signature(**shapes: tuple[int | str, ...]) -> Signature:
+        specs = tuple(TensorSpec(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
+        return Signature(inputs=specs, outputs=(), states=("h",))
+
+    assert batch_dimensions(signature(ids=("n", "t"), lengths=("n",), h=(2, "n", 8))) == {"n"}
+    assert batch_dimensions(signature(x=("t", 3), y=(3, "t"))) == frozenset()

@@ -36,9 +36,7 @@ class Subject:
     signatures: tuple[Signature, ...] = ()
 
 
-def measure(
-    subject: Subject, inputs: Tensors, *, input: str, threads: int, protocol: Protocol
-) -> Measurement:
+def measure(subject: Subject, inputs: Tensors, *, input: str, threads: int, protocol: Protocol) -> Measurement:
     """Load, first inference, warm inferences and memory of one artifact in a fresh process; `input` says what is fed.
 
     Raises:
@@ -49,18 +47,26 @@ def measure(
         "format": subject.format,
         "sha256": subject.sha256,
         "signatures": [s.to_json() for s in subject.signatures],
-        "inputs": {key: {"dtype": str(v.dtype), "shape": v.shape, "values": v.ravel().tolist()} for key, v in inputs.items()},
+        "inputs": {
+            key: {"dtype": str(v.dtype), "shape": v.shape, "values": v.ravel().tolist()} for key, v in inputs.items()
+        },
         "input": input,
         "threads": threads,
         "protocol": asdict(protocol),
     }
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "ORT_DISABLE_TELEMETRY": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "ORT_DISABLE_TELEMETRY": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     command = [sys.executable, "-m", "edgeseq.devices.host"]
     result = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment)
     lines = result.stdout.splitlines()
     if result.returncode != 0 or not lines:
         words = [line for line in result.stderr.splitlines() if line.strip()][-3:]
-        raise UnavailableError(f"measuring '{subject.path}' failed with exit code {result.returncode}: {' | '.join(words)}")
+        raise UnavailableError(
+            f"measuring '{subject.path}' failed with exit code {result.returncode}: {' | '.join(words)}"
+        )
     return Measurement.from_json(json.loads(lines[-1]))
 
 

@@ -6,6 +6,8 @@ Nothing heavy is imported until a name that needs it is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from edgeseq.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from edgeseq.artifact import Artifact as Artifact
     from edgeseq.capture import CapturedModel as CapturedModel
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from edgeseq.signature import Signature as Signature
     from edgeseq.signature import TensorSpec as TensorSpec
     from edgeseq.verify import ParityReport as ParityReport
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "artifact",

@@ -86,7 +86,9 @@ def capture(
     wide = tuple(value.dtype == torch.int64 for value in values)
     narrow = tuple(value.int() if is_wide else value for value, is_wide in zip(values, wide, strict=True))
     wrapped = _Int32Interface(model.eval(), wide, tuple(examples) if by_name else None)
-    symbols = {d.name: ExportDim(d.name, min=d.min, max=d.max) for axes in dynamic_shapes.values() for d in axes.values()}
+    symbols = {
+        d.name: ExportDim(d.name, min=d.min, max=d.max) for axes in dynamic_shapes.values() for d in axes.values()
+    }
     shapes = tuple({axis: symbols[d.name] for axis, d in dynamic_shapes.get(key, {}).items()} for key in examples)
     try:
         with torch.no_grad(), whole_recurrent_layers():
@@ -108,7 +110,7 @@ def whole_recurrent_layers() -> Iterator[None]:
             return original(self, x, state)
         return exported_lstm(self, x, state)
 
-    nn.LSTM.forward = forward  # type: ignore[method-assign]  # undone below
+    nn.LSTM.forward = forward  # type: ignore[method-assign,assignment]  # undone below
     try:
         yield
     finally:
@@ -116,7 +118,11 @@ def whole_recurrent_layers() -> Iterator[None]:
 
 
 def _signature(
-    name: str, input_names: tuple[str, ...], program: ExportedProgram, output_names: tuple[str, ...], shapes: DynamicShapes
+    name: str,
+    input_names: tuple[str, ...],
+    program: ExportedProgram,
+    output_names: tuple[str, ...],
+    shapes: DynamicShapes,
 ) -> Signature:
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     inputs = {key: values[node] for key, node in zip(input_names, program.graph_signature.user_inputs, strict=True)}

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import edgeseq
 from edgeseq.errors import EdgeseqError, GateError, RequestError
+from edgeseq.version import __version__
 
 if TYPE_CHECKING:
     from edgeseq.progress import Bars, Lines
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"edgeseq {edgeseq.__version__}")
+    top.add_argument("--version", action="version", version=f"edgeseq {__version__}")
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = _verb(verbs, "run", "distil, quantize, convert, verify, measure and report, as a recipe says", _run)
@@ -104,7 +104,9 @@ def _convert(options: argparse.Namespace) -> int:
     from edgeseq import pipeline
 
     if options.model.suffix != ".py" or not options.model.is_file():
-        raise RequestError(f"'{options.model}' is no Python script; `convert` takes a .py file with get_model() and get_args()")
+        raise RequestError(
+            f"'{options.model}' is no Python script; `convert` takes a .py file with get_model() and get_args()"
+        )
     formats, schemes = options.format or FORMATS, options.scheme or SCHEMES
     with _watcher() as watcher:
         report = pipeline.convert(options.model, _once(formats), _once(schemes), options.output, watcher)

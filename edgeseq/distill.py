@@ -27,7 +27,7 @@ class TransferSet:
     sentences: list[list[int]]
     labels: np.ndarray  # (N,) the class, or NO_LABEL where only the teacher says something
     logits: np.ndarray  # (N, C) the teacher's
-    hidden: np.ndarray  # (N, D) the teacher's sentence vectors
+    hidden: np.ndarray  # (N, D) the teacher's sentence vectors, centred, with a standard deviation of 1
 
     def save(self, path: Path) -> None:
         """Write one `.npz`; the sentences as one run of tokens and their lengths."""
@@ -107,7 +107,7 @@ class DistillationLoss(nn.Module):
         self.projection = nn.Linear(d_student, d_teacher) if settings.hidden_weight else None
 
     def forward(self, logits: Tensor, hidden: Tensor, labels: Tensor, target: Tensor, target_hidden: Tensor) -> Tensor:
-        """logits (B, C), hidden (B, S), labels (B,) with NO_LABEL for none, target (B, C), target_hidden (B, D) -> ()."""
+        """Logits (B, C), hidden (B, S), labels (B,) with NO_LABEL for none, target (B, C), target_hidden (B, D) -> ()."""
         soft = self.settings.soft_target_weight
         loss = soft * soft_target_loss(logits, target, self.settings.temperature)
         if soft < 1 and bool((labels != NO_LABEL).any()):
@@ -115,4 +115,3 @@ class DistillationLoss(nn.Module):
         if self.projection is not None:
             loss = loss + self.settings.hidden_weight * F.mse_loss(self.projection(hidden), target_hidden)
         return loss
-

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import edgeseq
 from edgeseq import converters, data, models, quantize, scheduler
 from edgeseq.errors import RequestError
 from edgeseq.quantize import Scheme
@@ -15,6 +14,7 @@ from edgeseq.report import gather
 from edgeseq.report.contents import Report
 from edgeseq.scheduler import Watcher
 from edgeseq.stages import PARTIAL, Done, Stage, exclusive, recorded, write_atomically
+from edgeseq.version import __version__
 
 SCHEMA_VERSION = 1
 
@@ -68,7 +68,12 @@ def plan(recipe: Recipe) -> list[Stage]:
         Stage(
             name="data",
             work="edgeseq.steps.prepare:work",
-            settings={"data": recipe.data, "weights": recipe.teacher.weights, "max_length": recipe.max_length},
+            settings={
+                "data": recipe.data,
+                "weights": recipe.teacher.weights,
+                "max_length": recipe.max_length,
+                "limit": recipe.limit,
+            },
         ),
         Stage(
             name="teacher",
@@ -177,7 +182,7 @@ def manifest(title: str, request: Mapping[str, Any], done: Mapping[str, Done], s
     made = {name: dict(sorted(done[name].files.items())) for name in sorted(done) if name not in measured}
     contents = {
         "schema_version": SCHEMA_VERSION,
-        "edgeseq": edgeseq.__version__,
+        "edgeseq": __version__,
         "title": title,
         "request": request,
         "files": made,
@@ -219,7 +224,9 @@ def opened(root: Path) -> tuple[Mapping[str, Any], dict[str, Done]]:
     try:
         request = json.loads((root / "request.json").read_text())
     except OSError as error:
-        raise RequestError(f"'{root}' is not a run folder: it has no request.json; `edgeseq run` and `convert` make one") from error
+        raise RequestError(
+            f"'{root}' is not a run folder: it has no request.json; `edgeseq run` and `convert` make one"
+        ) from error
     return request, {name: recorded(name, root) for name in stage_names(root)}
 
 
@@ -250,4 +257,3 @@ def require_own_folder(root: Path) -> None:
     is_ours = (root / "request.json").exists() or (root / PARTIAL).exists()
     if root.is_file() or (root.is_dir() and any(root.iterdir()) and not is_ours):
         raise RequestError(f"output folder '{root}' holds something else than a run; choose another by --output")
-

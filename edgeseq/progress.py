@@ -16,7 +16,12 @@ class Bars:
     """One bar a running stage; finished ones stay as a line."""
 
     def __init__(self, console: Console):
-        columns = (TextColumn("{task.description:<28}"), BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.fields[what]}"))
+        columns = (
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[what]}"),
+        )
         self._progress = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {}
 
@@ -77,5 +82,3 @@ def watcher() -> Bars | Lines:
     """Bars on standard error if that is a terminal, else lines."""
     console = Console(stderr=True)
     return Bars(console) if console.is_terminal else Lines(sys.stderr)
-
-

@@ -34,6 +34,9 @@ class TeacherRecipe:
     model: str
     weights: str  # the source of pretrained weights, a file of edgeseq/data
     training: Training
+    options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of the model's spec, such as fewer layers for a quick trial
     frozen_blocks: int = 0  # lowest blocks that keep their pretrained weights, besides the embeddings
 
 
@@ -87,6 +90,7 @@ class Recipe:
     data: str  # a file of edgeseq/data
     task: str  # a file of edgeseq/tasks
     seed: int = 0
+    limit: int | None = None  # examples of each split that are used, for a quick trial; None: all
     max_length: int = 128  # tokens a sentence is cut to, special tokens included; the bound of the exported length
     teacher: TeacherRecipe
     distillation: Distillation = field(default_factory=Distillation)
@@ -144,7 +148,9 @@ def options_from(spec: type[T], data: Mapping[str, Any], *, where: str) -> T:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
             raise RequestError(f"{where} has an unknown key '{key}'; {hint}")
-    missing = [f.name for f in known.values() if f.name not in data and f.default is MISSING and f.default_factory is MISSING]
+    missing = [
+        f.name for f in known.values() if f.name not in data and f.default is MISSING and f.default_factory is MISSING
+    ]
     if missing:
         raise RequestError(f"{where} lacks '{missing[0]}'")
     return spec(**{key: _typed(value, hints[key], f"{where}: '{key}'") for key, value in data.items()})

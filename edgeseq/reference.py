@@ -87,4 +87,3 @@ def _case(number: int, entry: dict[str, str], arrays: dict[str, np.ndarray]) -> 
         outputs=part(f"{number}/out/"),
         labels=arrays.get(f"{number}/labels"),
     )
-

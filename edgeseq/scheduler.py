@@ -133,9 +133,7 @@ def _listen(name: str, stream: Any, events: "queue.Queue[Event]") -> None:
     events.put((name, None))
 
 
-def _handle(
-    event: Event, running: dict[str, _Running], done: dict[str, Done], root: Path, watcher: Watcher
-) -> None:
+def _handle(event: Event, running: dict[str, _Running], done: dict[str, Done], root: Path, watcher: Watcher) -> None:
     name, message = event
     job = running[name]
     if message is None:
@@ -162,5 +160,3 @@ def _died(job: _Running) -> EdgeseqError:
     lines = [line for line in job.log.read_text(errors="replace").splitlines() if line.strip()][-LAST_WORDS:]
     words = f"; last words: {' | '.join(lines)}" if lines else ""
     return ConversionError(f"stage '{job.stage.name}' {how}{words} (details: {job.log})")
-
-

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import edgeseq
 from edgeseq.artifact import file_sha256, tree_files
 from edgeseq.errors import RequestError
+from edgeseq.version import __version__
 
 RECORD = "stage.json"
 PARTIAL = ".partial"  # below the run folder; holds what is not finished
@@ -51,7 +51,7 @@ class Done:
 
 def key_of(stage: Stage, done: Mapping[str, Done]) -> str:
     """What the stage's outcome depends on, as one hash."""
-    parts = [edgeseq.__version__, stage.work, stage.settings, stage.threads, [done[n].sha256 for n in stage.needs]]
+    parts = [__version__, stage.work, stage.settings, stage.threads, [done[n].sha256 for n in stage.needs]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -78,7 +78,9 @@ def recorded(name: str, root: Path) -> Done:
     record = json.loads((folder / RECORD).read_text())
     for file, expected in record["files"].items():
         if not (folder / file).exists() or file_sha256(folder / file) != expected:
-            raise RequestError(f"'{folder / file}' is not the file that the run wrote; repeat the command that began the run")
+            raise RequestError(
+                f"'{folder / file}' is not the file that the run wrote; repeat the command that began the run"
+            )
     return Done(record["key"], record["files"])
 
 
@@ -127,12 +129,16 @@ def exclusive(root: Path) -> Iterator[None]:
         (root / PARTIAL).mkdir(parents=True, exist_ok=True)
         stream = (root / ".lock").open("w")
     except OSError as error:
-        raise RequestError(f"output folder '{root}' cannot be written: {error.strerror}; choose another by --output") from error
+        raise RequestError(
+            f"output folder '{root}' cannot be written: {error.strerror}; choose another by --output"
+        ) from error
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RequestError(f"another edgeseq is at work in '{root}'; wait for it or choose another --output") from error
+            raise RequestError(
+                f"another edgeseq is at work in '{root}'; wait for it or choose another --output"
+            ) from error
         yield
         shutil.rmtree(root / PARTIAL, ignore_errors=True)
 
@@ -141,7 +147,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def cores() -> int:

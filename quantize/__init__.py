@@ -41,7 +41,9 @@ def check(format: str, scheme: Scheme) -> None:
     """
     able = get(format).schemes
     if scheme.name != "fp32" and scheme.name not in able:
-        raise UnsupportedError(f"format '{format}' cannot express scheme '{scheme.name}'; it can: fp32, {', '.join(able)}")
+        raise UnsupportedError(
+            f"format '{format}' cannot express scheme '{scheme.name}'; it can: fp32, {', '.join(able)}"
+        )
 
 
 def quantize(artifact: Artifact, scheme: Scheme, folder: Path) -> Artifact:

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
@@ -49,14 +50,16 @@ class CoreMLQuantizer(Quantizer):
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """While it lasts, coremltools shows no bars or notices, and does not spend 12 s on TensorFlow and torchao."""
+    """While it lasts, coremltools is silent, and does not spend 12 s on importing TensorFlow and torchao."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     hidden = [name for name in ("tensorflow", "torchao") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks a module as missing
     original = tqdm.__init__
     tqdm.__init__ = partialmethod(original, disable=True)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's of overflow in coremltools' passes, torch's of its own code
+            yield
     finally:
         tqdm.__init__ = original
         for name in hidden:

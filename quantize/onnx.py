@@ -1,4 +1,4 @@
-"""Quantization of ONNX files: onnxruntime's for dynamic activations; weights alone are stored small and widened by the graph."""
+"""Quantization of ONNX files: onnxruntime's for dynamic activations; weights alone are stored small and widened again."""
 
 import logging
 from collections.abc import Callable
@@ -40,7 +40,9 @@ def dynamic_int8(source: Path, target: Path) -> None:
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
 
 
-Encode = Callable[[str, np.ndarray, int], tuple[ir.Value, list[ir.Node]]]  # (name, weight, channel axis) -> input, nodes
+Encode = Callable[
+    [str, np.ndarray, int], tuple[ir.Value, list[ir.Node]]
+]  # (name, weight, channel axis) -> input, nodes
 
 
 def rewrite_weights(source: Path, target: Path, encode: Encode) -> None:

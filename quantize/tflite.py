@@ -12,7 +12,14 @@ from edgeseq.quantize.scheme import Scheme
 class TFLiteQuantizer(Quantizer):
     """Weights of products, convolutions and embeddings, inside loops too."""
 
-    schemes = ("fp16", "dynamic_wi8_afp32", "weight_only_wi8_afp32", "dynamic_wi4_afp32", "weight_only_wi4_afp32", "dynamic_wi4b32_afp32")
+    schemes = (
+        "fp16",
+        "dynamic_wi8_afp32",
+        "weight_only_wi8_afp32",
+        "dynamic_wi4_afp32",
+        "weight_only_wi4_afp32",
+        "dynamic_wi4b32_afp32",
+    )
 
     def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
         """Write the float32 artifact at `source` to `target` under `scheme`."""
@@ -23,13 +30,19 @@ class TFLiteQuantizer(Quantizer):
             op_config=_config(scheme),
             algorithm_key=_algorithm(scheme),
         )
-        result = work.quantize().quantized_model
+        try:
+            result = work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
+        except ValueError as error:  # such as a width that its blocks do not divide
+            raise ConversionError(
+                f"AI Edge Quantizer cannot apply scheme '{scheme.name}' to '{source.name}': {error} A scheme "
+                "without blocks takes any width"
+            ) from error
         if result is None:
             raise ConversionError(f"AI Edge Quantizer gave no model for '{source}' under scheme '{scheme.name}'")
         target.write_bytes(result)
 
 
-def _algorithm(scheme: Scheme) -> str:
+def _algorithm(scheme: Scheme) -> quantizer.AlgorithmName:
     floats = scheme.mode == "float"
     return quantizer.AlgorithmName.FLOAT_CASTING if floats else quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT
 

@@ -16,14 +16,14 @@ from edgeseq.artifact import Artifact
 from edgeseq.capture import capture
 from edgeseq.converters.tflite._program import batch_dimensions
 from edgeseq.devices import runtimes
-from edgeseq.errors import UnsupportedError
+from edgeseq.errors import ConversionError, UnsupportedError
 from edgeseq.operators.lstm import LSTM
 from edgeseq.quantize.scheme import Scheme
 from edgeseq.signature import Dim, Signature, TensorSpec
 
 BATCH = Dim(name="batch", min=1, max=8)
 TIME = Dim(name="time", min=1, max=256)
-VOCABULARY, WIDTH = 50, 16
+VOCABULARY, WIDTH = 50, 32
 UNSEEN_LENGTHS = (1, 2, 15, 16, 17, 33, 256)
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:copyreg", "ignore:.*LeafSpec.*:FutureWarning")
@@ -38,7 +38,8 @@ class Function(nn.Module):
         self.embed = nn.Embedding(VOCABULARY, WIDTH)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.function(self.embed(ids))  # (B, T, WIDTH) -> anything
+        embedded: Tensor = self.embed(ids)
+        return self.function(embedded)  # (B, T, WIDTH) -> anything
 
 
 class Recurrent(nn.Module):
@@ -64,7 +65,7 @@ class Encoder(nn.Module):
         layer = nn.TransformerEncoderLayer(
             width, 4, 2 * width, batch_first=True, activation=activation, norm_first=norm_first
         )
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
         self.head = nn.Linear(width, 3)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -72,7 +73,11 @@ class Encoder(nn.Module):
         x = self.embed(ids) + self.positions.weight[: ids.shape[1]]
         x = self.encoder(x, src_key_padding_mask=is_padding)
         keep = (~is_padding).unsqueeze(-1).float()
-        return self.head((x * keep).sum(1) / keep.sum(1).clamp(min=1))
+        logits: Tensor = self.head((x * keep).sum(1) / keep.sum(1).clamp(min=1))
+        return logits
+
+
+Files = dict[str, tuple[nn.Module, Artifact]]
 
 
 def convert(model: nn.Module, folder: Path, **examples: Tensor) -> Artifact:
@@ -102,6 +107,17 @@ def one_thread_and_no_fused_encoder() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     torch.backends.mha.set_fastpath_enabled(False)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    recurrent, encoder = Recurrent(width=64), Encoder(width=64)
+    folder = tmp_path_factory.mktemp("float32")
+    inputs = {"ids": tokens(20), "lengths": torch.tensor([20, 9])}
+    return {
+        "recurrent": (recurrent, convert(recurrent, folder / "recurrent", **inputs)),
+        "encoder": (encoder, convert(encoder, folder / "encoder", ids=tokens(20))),
+    }
 
 
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, True), (2, False)])
@@ -192,7 +208,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     "clamp": lambda x: x.clamp(-0.5, 0.5) + x.clamp(min=0.1) + torch.maximum(x, -x),
     "joins": lambda x: torch.cat([x, torch.stack([x, x], -1).flatten(-2)], -1),
-    "splits": lambda x: torch.cat([x.chunk(2, -1)[1], *x.split([4, 4, 8], -1)[1:], x.flip(1)], -1),
+    "splits": lambda x: torch.cat([x.chunk(2, -1)[1], *torch.split(x, [4, 4, 24], -1)[1:], x.flip(1)], -1),
     "first, last and middle": lambda x: torch.cat([x[:, 0], x[:, -1], x[:, :, 3:7].mean(1)], -1),
     "extremes": lambda x: torch.cat([x.max(1).values, x.min(1).values, x.amax(1)], -1),
     "positions of extremes": lambda x: x.argmax(-1).float() + x.argmin(1).sum(-1, keepdim=True),
@@ -234,7 +250,7 @@ def test_convolution_over_time_equals_torch(groups: int, tmp_path: Path) -> None
     assert max(largest_error(model, artifact, ids=tokens(length)) for length in (2, 30)) <= 1e-4
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(1, 40), layers=st.integers(1, 2), length=st.integers(1, 60), data=st.data())
 def test_lstm_of_any_shape_equals_torch(
     tmp_path: Path, width: int, layers: int, length: int, data: st.DataObject
@@ -246,9 +262,8 @@ def test_lstm_of_any_shape_equals_torch(
     assert largest_error(model, artifact, ids=tokens(length), lengths=lengths) <= 1e-5
 
 
-def test_rows_that_are_masked_altogether_give_numbers(tmp_path: Path) -> None:
-    model = Encoder()
-    artifact = convert(model, tmp_path, ids=tokens(7))
+def test_rows_that_are_masked_altogether_give_numbers(files: Files) -> None:
+    _, artifact = files["encoder"]
     session = runtimes.get("litert").load(artifact.path, artifact.signatures, threads=1)
 
     logits = session.run({"ids": np.zeros((1, 5), np.int32)})["logits"]
@@ -258,22 +273,20 @@ def test_rows_that_are_masked_altogether_give_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", quantize.get("tflite").schemes)
 @pytest.mark.parametrize("kind", ["recurrent", "encoder"])
-def test_every_scheme_stays_near_float32(scheme: str, kind: str, tmp_path: Path) -> None:
-    model = Recurrent(width=64) if kind == "recurrent" else Encoder(width=64)
-    lengths = {"lengths": torch.tensor([20, 9])} if kind == "recurrent" else {}
+def test_every_scheme_stays_near_float32(scheme: str, kind: str, files: Files, tmp_path: Path) -> None:
+    model, original = files[kind]
     parsed = Scheme.parse(scheme)
-    original = convert(model, tmp_path / "fp32", ids=tokens(20), **lengths)
+    lengths = {"lengths": torch.tensor([20, 9])} if kind == "recurrent" else {}
 
-    artifact = quantize.quantize(original, parsed, tmp_path / scheme)
+    artifact = quantize.quantize(original, parsed, tmp_path)
 
     tolerance = 1e-2 if parsed.mode == "float" else 8 * 2.0 ** (1 - parsed.weight_bits)
     assert largest_error(model, artifact, ids=tokens(20), **lengths) <= tolerance
-    assert artifact.size_bytes < original.size_bytes * (0.25 + parsed.weight_bits / 32)
+    assert artifact.size_bytes < original.size_bytes * (0.3 + parsed.weight_bits / 32)
 
 
-def test_recurrent_weights_and_embeddings_are_integers_under_a_dynamic_scheme(tmp_path: Path) -> None:
-    original = convert(Recurrent(width=64), tmp_path / "fp32", ids=tokens(20), lengths=torch.tensor([20, 9]))
-    artifact = quantize.quantize(original, Scheme.parse("dynamic_wi8_afp32"), tmp_path / "int8")
+def test_recurrent_weights_and_embeddings_are_integers_under_a_dynamic_scheme(files: Files, tmp_path: Path) -> None:
+    artifact = quantize.quantize(files["recurrent"][1], Scheme.parse("dynamic_wi8_afp32"), tmp_path)
     interpreter = Interpreter(str(artifact.path))
 
     stored = {
@@ -297,12 +310,21 @@ def test_the_file_is_deterministic_and_weights_are_stored_once(tmp_path: Path) -
     assert first.size_bytes < parameters + 40_000
 
 
-def test_quantized_files_are_deterministic(tmp_path: Path) -> None:
-    original = convert(Encoder(), tmp_path / "fp32", ids=tokens(7))
+def test_quantized_files_are_deterministic(files: Files, tmp_path: Path) -> None:
+    original, scheme = files["encoder"][1], Scheme.parse("dynamic_wi8_afp32")
 
-    hashes = {quantize.quantize(original, Scheme.parse("dynamic_wi8_afp32"), tmp_path / name).sha256 for name in "ab"}
+    hashes = {quantize.quantize(original, scheme, tmp_path / name).sha256 for name in "ab"}
 
     assert len(hashes) == 1
+
+
+def test_blocks_that_do_not_divide_a_width_are_refused_with_the_reason(tmp_path: Path) -> None:
+    original = convert(Function(nn.Linear(WIDTH, 8).forward), tmp_path / "fp32", ids=tokens(5))
+    narrow = convert(Encoder(width=24), tmp_path / "narrow", ids=tokens(5))
+
+    quantize.quantize(original, Scheme.parse("dynamic_wi4b32_afp32"), tmp_path / "fits")
+    with pytest.raises(ConversionError, match="block size 32"):
+        quantize.quantize(narrow, Scheme.parse("dynamic_wi4b32_afp32"), tmp_path / "refused")
 
 
 def test_signature_names_and_types_are_those_of_the_model(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
-from edgeseq.converters.coreml._quiet import NOT_NEEDED as _  # noqa: F401  # first of all: it decides how coremltools is imported
+from edgeseq.converters.coreml._quiet import NOT_NEEDED  # noqa: F401  # first: it decides how coremltools is imported
 from edgeseq.converters.coreml.lowering import lower
 from edgeseq.converters.coreml.operators import register
 from edgeseq.converters.coreml.package import write_package

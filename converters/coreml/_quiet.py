@@ -7,6 +7,7 @@ seconds (coremltools 9.0), and lines on stderr that no logging level reaches.
 import importlib
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
@@ -29,12 +30,14 @@ def without(*packages: str) -> Iterator[None]:
 
 
 @contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """While it lasts, coremltools shows no progress bars; it has no setting for that."""
+def quietly() -> Iterator[None]:
+    """While it lasts, coremltools shows no progress bars and no warnings; it has no setting for that."""
     original = tqdm.__init__
     tqdm.__init__ = partialmethod(original, disable=True)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's of overflow in coremltools' passes, torch's of its own code
+            yield
     finally:
         tqdm.__init__ = original
 

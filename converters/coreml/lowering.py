@@ -11,7 +11,7 @@ from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgeseq.converters.coreml._quiet import no_progress_bars
+from edgeseq.converters.coreml._quiet import quietly
 from edgeseq.converters.coreml.recurrent import USES_CELL
 from edgeseq.errors import ConversionError, UnsupportedError
 from edgeseq.signature import Signature
@@ -26,7 +26,8 @@ def lower(program: ExportedProgram, signature: Signature) -> ct.models.MLModel:
         UnsupportedError: Core ML lacks operators of the program; all are listed.
         ConversionError: coremltools fails on an operator that it knows.
     """
-    program = decomposed(program)
+    with quietly():
+        program = decomposed(program)
     unsupported = untranslated(program)
     if unsupported:
         listed = "; ".join(f"'{node.target}' in {module_path(node)}" for node in unsupported)
@@ -34,7 +35,7 @@ def lower(program: ExportedProgram, signature: Signature) -> ct.models.MLModel:
     _check_outputs(program, signature)
     _mark_used_cells(program)
     try:
-        with no_progress_bars():
+        with quietly():
             return ct.convert(
                 program,
                 inputs=[ct.TensorType(name=spec.name) for spec in signature.inputs],
@@ -51,9 +52,12 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     """The program in inference operators, with torch's own decompositions of those that have no translation."""
     program = program.run_decompositions({})
     missing = {node.target for node in untranslated(program)}
-    rules: Any = torch.export.default_decompositions()  # type: ignore[no-untyped-call]  # torch's table has no types
-    table = {target: rule for target, rule in rules.items() if target in missing}
-    return program.run_decompositions(table) if table else program
+    if not missing:
+        return program
+    rules: Any = torch.export.default_decompositions()
+    table = {target: rule for target, rule in dict(rules).items() if target in missing}
+    further: ExportedProgram = program.run_decompositions(table)
+    return further
 
 
 def untranslated(program: ExportedProgram) -> list[Node]:
@@ -79,7 +83,7 @@ def _check_outputs(program: ExportedProgram, signature: Signature) -> None:
     for name, spec in zip(program.graph_signature.user_outputs, signature.outputs, strict=True):
         if name in taken:
             raise UnsupportedError(
-                f"format 'coreml' cannot give one tensor two names, but output '{spec.name}' is '{taken[name]}' itself; "
+                f"format 'coreml' cannot give one tensor two names, but output '{spec.name}' is '{taken[name]}'; "
                 "drop one of them from what the model takes or returns"
             )
         taken[name] = spec.name
@@ -95,7 +99,8 @@ def _mark_used_cells(program: ExportedProgram) -> None:
 def _kind(node: Node) -> str:
     """The name under which coremltools looks an operator up."""
     target: Any = node.target
-    return str(sanitize_op_kind(target.name() if isinstance(target, torch._ops.OpOverload) else target.__name__))
+    is_aten = isinstance(node.target, torch._ops.OpOverload)
+    return str(sanitize_op_kind(target.name() if is_aten else target.__name__))
 
 
 def _calls(program: ExportedProgram) -> Iterable[Node]:

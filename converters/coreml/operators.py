@@ -59,7 +59,7 @@ def _filled_like(value: float | None) -> Translation:
     return translate
 
 
-def _add_fill(context: Any, node: Any, shape: Var | None, value: float) -> None:
+def _add_fill(context: Any, node: Any, shape: Any, value: float) -> None:
     """The dtype is the exported program's, int64 as int32; coremltools would always make floats."""
     dtype = node.meta["val"].dtype
     as_numpy = np.bool_ if dtype == torch.bool else np.float32 if dtype.is_floating_point else np.int32
@@ -89,7 +89,7 @@ def _logical(operator: str) -> Translation:
 
 
 def _index(context: Any, node: Any) -> None:
-    """x[i, j, …] with integer tensors for the leading axes, of symbolic sizes; coremltools broadcasts only known ones."""
+    """x[i, j, …] with integer tensors of symbolic sizes; coremltools broadcasts known sizes only."""
     x, indices = _inputs(context, node)
     leading = [index for index in indices if index is not None]
     consecutive = all(index is not None for index in indices[: len(leading)])
@@ -114,12 +114,14 @@ def _attention(context: Any, node: Any) -> None:
 
     Letters: T queries, S keys, K head width. q (…, T, K), k (…, S, K), v (…, S, K).
     """
-    values = dict(zip(("q", "k", "v", "mask", "dropout", "is_causal", "scale"), _inputs(context, node), strict=False))
+    names = ("q", "k", "v", "mask", "dropout", "is_causal", "scale")
+    values: dict[str, Any] = dict(zip(names, _inputs(context, node), strict=False))
     for key in ("attn_mask", "is_causal", "scale"):
         given = torch_ops._get_kwinputs(context, node, key)
         if given is not None:
             values["mask" if key == "attn_mask" else key] = given[0]
-    q, k, v, mask, scale = (values.get(key) for key in ("q", "k", "v", "mask", "scale"))
+    q, k, v = (values[key] for key in ("q", "k", "v"))
+    mask, scale = values.get("mask"), values.get("scale")
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale.val)
     scores = mb.matmul(x=mb.mul(x=q, y=np.float32(factor)), y=k, transpose_y=True)  # (…, T, S)
     is_causal = values.get("is_causal")
@@ -169,8 +171,8 @@ def _gelu(context: Any, node: Any) -> None:
 
 
 def _rms_norm(context: Any, node: Any) -> None:
-    """Root mean square norm: x / sqrt(mean(x²) + eps) · weight, Zhang and Sennrich 2019, eq. 4; coremltools insists on every argument."""
-    x, shape, weight, epsilon, *_ = [*_inputs(context, node), None, None]
+    """Root mean square norm: x / sqrt(mean(x²) + eps) · weight, Zhang and Sennrich 2019, eq. 4."""
+    x, shape, weight, epsilon = [*_inputs(context, node), None, None][:4]
     axes = list(range(-len(shape.val), 0))
     mean = mb.reduce_mean(x=mb.mul(x=x, y=x), axes=axes, keep_dims=True)
     smallest = np.finfo(np.float32).eps if epsilon is None else np.float32(epsilon.val)

@@ -1,7 +1,7 @@
 """Writing an .mlpackage whose bytes depend on the program alone.
 
-coremltools names the package's items by random UUIDs, dates the model, and adds a map of debug handles. It also writes the
-manifest anew whenever it opens a package, in the form that is written here, so that opening one changes nothing.
+coremltools names the package's items by random UUIDs, dates the model, and adds a map of debug handles. It also writes
+the manifest anew whenever it opens a package, in the form that is written here, so that opening one changes nothing.
 """
 
 import json

@@ -27,7 +27,7 @@ class Direction:
     initial_c: Var  # (B, H)
 
     def holding_cell(self) -> "Direction":
-        """The same with one more input feature, `HOLD` on padded steps, that shuts the input gate and opens the forget gate.
+        """The same with one more input feature: `HOLD` on padded steps, it shuts the input and opens the forget gate.
 
         Its weights are as large as their rows' largest, so that rounding the rows to integers loses nothing.
         """
@@ -91,7 +91,7 @@ def _whole_rows(x: Var, directions: Sequence[Direction]) -> tuple[Var, list[tupl
         direction="bidirectional",
         output_sequence=True,
     )
-    pairs = zip(*(mb.split(x=state, num_splits=2, axis=-1) for state in (h, c)), strict=True)  # (B, 2H) -> 2 × (B, H)
+    pairs = zip(*(mb.split(x=state, num_splits=2, axis=-1) for state in (h, c)), strict=True)  # (B, 2H) -> (B, H) twice
     return y, list(pairs)
 
 

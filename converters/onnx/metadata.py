@@ -10,8 +10,10 @@ WRAPPER = "model."  # of edgeseq.capture, which every path begins with
 
 def keep_module_paths(model: ir.Model) -> None:
     """Replace every node's metadata by `module`, the path of the PyTorch module that it came from."""
-    for part in (model, model.graph, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
-        part.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
     for node in model.graph.all_nodes():
         scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
         path = next((s for s in reversed(scopes[:-1]) if s.startswith(WRAPPER)), "").removeprefix(WRAPPER)

@@ -56,6 +56,6 @@ def refuse(missing: dict[str, set[str]]) -> None:
     if missing:
         listed = "; ".join(f"{name} in {', '.join(sorted(paths))}" for name, paths in sorted(missing.items()))
         raise UnsupportedError(
-            f"converter 'tflite' has no lowering for {len(missing)} operator(s): {listed}. Replace them in the model, or "
-            "convert to another format"
+            f"converter 'tflite' has no lowering for {len(missing)} operator(s): {listed}. Replace them in the model, "
+            "or convert to another format"
         )

@@ -227,3 +227,10 @@ def fill_at_run_time(graph: Graph, shape: Shape, value: Value) -> Value:
 def as_float(graph: Graph, x: Value) -> Value:
     """The value in float32."""
     return cast(graph, x, FLOAT32)
+
+
+def broadcast_to(graph: Graph, x: Value, shape: Shape) -> Value:
+    """The value with axes of size 1 repeated."""
+    if x.shape == shape:
+        return x
+    return graph.op("BROADCAST_TO", [x, shape_vector(graph, shape)], shape, options=options("BroadcastToOptions"))

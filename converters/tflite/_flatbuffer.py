@@ -1,4 +1,4 @@
-"""Writing graphs as a TFLite flatbuffer: constants once, tensors in the order of their use, one SignatureDef a signature."""
+"""Writing graphs as a TFLite flatbuffer: constants once, tensors in order of use, one SignatureDef a signature."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -108,9 +108,9 @@ class _Writer:
     def buffer(self, value: Value) -> int:
         if value.data is None:
             return 0
-        # numpy keeps the view alive while the model is packed; the hash finds tied weights and repeated small constants.
+        # The hash finds tied weights and repeated small constants.
         raw = value.data.reshape(-1).view(np.uint8)
-        digest = hashlib.sha256(raw).digest()
+        digest = hashlib.sha256(raw.data).digest()
         if digest not in self.buffer_numbers:
             buffer = schema.BufferT()
             buffer.data = raw

@@ -5,21 +5,21 @@ Sizes are integers or sympy expressions of the dynamic dimensions; integers are 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import sympy
 
-Size = int | sympy.Expr
-Shape = tuple[Size, ...]
+Size: TypeAlias = int | sympy.Expr
+Shape: TypeAlias = tuple[Size, ...]
 Setting = int | float | bool | list[int]
 
 INT32 = np.dtype(np.int32)
 FLOAT32 = np.dtype(np.float32)
 BOOL = np.dtype(np.bool_)
 
-# Stands for infinity in constants: exp(-1e4) is 0 in float32, two of them still fit in float16, and a row that is masked
-# altogether gives finite numbers.
+# Stands for infinity in constants: exp(-1e4) is 0 in float32, two of them still fit in float16, and a row that is
+# masked altogether gives finite numbers.
 FINITE_INFINITY = 1e4
 
 

@@ -17,13 +17,19 @@ def while_loop(
     `condition` and `body` build into an empty graph from the carried values; what the body hands back as it came is not
     copied between rounds.
     """
-    test, rounds = graph.subgraph(f"{name}_condition"), graph.subgraph(f"{name}_body")
-    for inner, build in ((test, lambda: [condition(test, test.inputs)]), (rounds, lambda: body(rounds, rounds.inputs))):
-        inner.inputs = [Value(name=f"{inner.name}_{i}", shape=v.shape, dtype=v.dtype) for i, v in enumerate(start)]
-        inner.outputs = build()
+    test = _like(graph.subgraph(f"{name}_condition"), start)
+    test.outputs = [condition(test, test.inputs)]
+    rounds = _like(graph.subgraph(f"{name}_body"), start)
+    rounds.outputs = body(rounds, rounds.inputs)
     settings = options("WhileOptions", condSubgraphIndex=test.index(), bodySubgraphIndex=rounds.index())
     operator = Operator(code="WHILE", inputs=list(start), outputs=[], options=settings)
     results = [Value(name=f"{graph.scope};while", shape=v.shape, dtype=v.dtype, producer=operator) for v in start]
     operator.outputs = results
     graph.operators.append(operator)
     return results
+
+
+def _like(graph: Graph, start: Sequence[Value]) -> Graph:
+    """The graph with inputs like the values that a loop starts from."""
+    graph.inputs = [Value(name=f"{graph.name}_{i}", shape=v.shape, dtype=v.dtype) for i, v in enumerate(start)]
+    return graph

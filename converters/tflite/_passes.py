@@ -40,7 +40,7 @@ def merge_repeated(graph: Graph) -> None:
 
 
 def fold_scales(graph: Graph) -> None:
-    """A product with one number goes into the weight that feeds it, such as attention's scale into the queries' layer."""
+    """A product with one number goes into the weight that feeds it, such as attention's scale into the queries'."""
     uses = count_uses(graph)
     renamed: dict[Value, Value] = {}
     for operator in graph.operators:

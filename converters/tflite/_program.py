@@ -54,10 +54,11 @@ def prepare(program: ExportedProgram, signature: Signature) -> Program:
     nodes = tuple(program.graph.nodes)
     values = {node.name: node.meta["val"] for node in nodes if "val" in node.meta}
     inputs = tuple(names.user_inputs)
-    outputs = tuple(nodes[-1].args[0])  # type: ignore[arg-type]  # the output node's argument is the tuple of results
+    outputs = tuple(nodes[-1].args[0])
     first = len(names.output_specs) - len(names.user_outputs)
     batch = batch_dimensions(signature)
-    sizes, hints = {}, {}
+    sizes: dict[sympy.Expr, sympy.Integer] = {}
+    hints: dict[sympy.Expr, sympy.Integer] = {}
     bounds = {dim.name: dim for dim in signature.dims}
     for spec, name in zip(signature.inputs, inputs, strict=True):
         for dim, size in zip(spec.shape, values[name].shape, strict=True):
@@ -86,8 +87,9 @@ def _decompose(program: ExportedProgram) -> ExportedProgram:
     table = torch.export.default_decompositions()
     for operator in list(table):
         if str(operator).split(".")[1] in _KEPT_WHOLE:
-            table.pop(operator)
-    return program.run_decompositions(table)
+            del table[operator]
+    decomposed: ExportedProgram = program.run_decompositions(table)
+    return decomposed
 
 
 def foldable(nodes: Iterable[Node], constants: Container[str]) -> frozenset[Node]:

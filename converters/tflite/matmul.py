@@ -6,9 +6,20 @@ import numpy as np
 
 from edgeseq.converters.tflite import _emit
 from edgeseq.converters.tflite._emit import binary, reshape, scalar, transpose, unary
-from edgeseq.converters.tflite._graph import BOOL, FINITE_INFINITY, FLOAT32, Graph, Value, constant, options
+from edgeseq.converters.tflite._graph import (
+    BOOL,
+    FINITE_INFINITY,
+    FLOAT32,
+    Graph,
+    Options,
+    Setting,
+    Shape,
+    Value,
+    constant,
+    options,
+)
 from edgeseq.converters.tflite._site import Site
-from edgeseq.converters.tflite.elementwise import settings_of_softmax
+from edgeseq.converters.tflite.activations import settings_of_softmax
 from edgeseq.errors import UnsupportedError
 
 
@@ -169,41 +180,44 @@ def convolution(
     graph, axes = site.graph, x.rank - 2
     if is_transposed or axes not in (1, 2) or weight.data is None or groups not in (1, x.shape[1]):
         raise UnsupportedError(
-            f"converter 'tflite' lowers convolutions over 1 or 2 axes, plain or depthwise, with constant weights; this one has "
-            f"{axes} axes, groups={groups}, transposed={is_transposed}"
+            f"converter 'tflite' lowers convolutions over 1 or 2 axes, plain or depthwise, with constant weights; this "
+            f"one has {axes} axes, groups={groups}, transposed={is_transposed}"
         )
     if axes == 1:  # over time: as an image of height 1
         x = reshape(graph, x, (*x.shape[:2], 1, x.shape[2]))
         weight = constant(weight.data[:, :, None], name=weight.name)
-    steps, rates, borders = (
-        [*settings] if axes == 2 else [neutral, *settings]
-        for settings, neutral in ((stride, 1), (dilation, 1), (padding, 0))
-    )
+    first = (1,) * (2 - axes)
+    steps, rates, borders = [*first, *stride], [*first, *dilation], [*(0,) * (2 - axes), *padding]
     x = transpose(graph, x, (0, 2, 3, 1))
     if any(borders):
         pairs = constant([(0, 0), *((b, b) for b in borders), (0, 0)], np.dtype(np.int32))
         shape = tuple(size + 2 * b for size, b in zip(x.shape, [0, *borders, 0], strict=True))
         x = graph.op("PAD", [x, pairs], shape, options=options("PadOptions"))
-    y = _convolve(
-        graph, x, weight, bias, steps, rates, groups, site.shape if axes == 2 else (*site.shape[:2], 1, site.shape[2])
-    )
+    image = site.shape if axes == 2 else (*site.shape[:2], 1, site.shape[2])
+    y = _convolve(graph, x, weight, bias, steps, rates, image)
     return reshape(graph, transpose(graph, y, (0, 3, 1, 2)), site.shape)
 
 
-def _convolve(graph, x, weight, bias, steps, rates, groups, shape):  # type: ignore[no-untyped-def]
-    is_depthwise = groups > 1
-    kernel = weight.data.transpose((1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1))
-    settings = {
-        "padding": 1,
+def _convolve(
+    graph: Graph, x: Value, weight: Value, bias: Value | None, steps: Sequence[int], rates: Sequence[int], shape: Shape
+) -> Value:
+    """X (N, H, W, C) without further padding, weight (O, C or 1, h, w) -> (N, O, H, W)'s channels-last form."""
+    assert weight.data is not None
+    channels = weight.data.shape[0]
+    is_depthwise = weight.data.shape[1] == 1 and x.shape[3] != 1
+    kernel = constant(weight.data.transpose((1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)), name=weight.name)
+    settings: dict[str, Setting] = {
+        "padding": 1,  # VALID
         "strideH": steps[0],
         "strideW": steps[1],
         "dilationHFactor": rates[0],
         "dilationWFactor": rates[1],
     }
     if is_depthwise:
-        settings["depthMultiplier"] = weight.shape[0] // groups
+        settings["depthMultiplier"] = channels // int(x.shape[3])
     table = "DepthwiseConv2DOptions" if is_depthwise else "Conv2DOptions"
     code = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
-    bias = bias or constant(np.zeros(weight.shape[0], np.float32))
-    result = (shape[0], shape[2], shape[3], shape[1])
-    return graph.op(code, [x, constant(kernel, name=weight.name), bias], result, options=options(table, **settings))
+    inputs = [x, kernel, bias or constant(np.zeros(channels, np.float32))]
+    return graph.op(
+        code, inputs, (shape[0], shape[2], shape[3], shape[1]), options=Options(table=table, fields=settings)
+    )

@@ -6,7 +6,9 @@ from typing import cast
 
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.32 sends telemetry unless told not to before its import
+os.environ.setdefault(
+    "ORT_DISABLE_TELEMETRY", "1"
+)  # onnxruntime 1.32 sends telemetry unless told not to before its import
 import onnxruntime as ort
 
 from edgeseq.devices.runtimes import Runtime, Session

@@ -41,7 +41,7 @@ class PyTorchRuntime(Runtime):
         """On a GPU the time between two CUDA events on its stream, copies included."""
         if default_device().type != "cuda":
             return super().time_ms(session, inputs)
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
         start.record()
         session.run(inputs)
         end.record()

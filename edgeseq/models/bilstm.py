@@ -36,7 +36,7 @@ class BiLSTM(Classifier):
         self.dropout = nn.Dropout(spec.dropout)
 
     def classify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (B, T) -> logits (B, C) and the sentence vector (B, 4H) they come from."""
+        """Tokens (B, T) -> logits (B, C) and the sentence vector (B, 4H) they come from."""
         valid = tokens != self.spec.pad_token  # (B, T)
         x = self.dropout(self.embedding(tokens))  # (B, T, D)
         y, _ = self.lstm(x, lengths=valid.sum(1).clamp(min=1))  # (B, T, 2H)

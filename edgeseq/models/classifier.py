@@ -15,8 +15,8 @@ class Classifier(nn.Module):
 
     @abstractmethod
     def classify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (B, T) -> logits (B, C) and the sentence vector (B, S) they come from."""
+        """Tokens (B, T) -> logits (B, C) and the sentence vector (B, S) they come from."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (B, T) -> logits (B, C)."""
+        """Tokens (B, T) -> logits (B, C)."""
         return self.classify(tokens)[0]

@@ -1,5 +1,6 @@
 """A small pre-norm Transformer encoder (Xiong et al. 2020) for classification, over a factorised embedding table."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,12 @@ from edgeseq.models.attention import MultiHeadAttention, additive_mask
 from edgeseq.models.classifier import Classifier
 from edgeseq.models.pooling import masked_max, masked_mean
 
+POSITION_SCALE = 0.3  # root mean square of the positions at the start, that of embeddings taken from a teacher
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerEncoderSpec:
-    """Sizes; positions are learned and end at `max_length`."""
+    """Sizes; `d_model` is even, positions are learned and end at `max_length`."""
 
     n_vocab: int
     n_classes: int = 2
@@ -51,14 +54,15 @@ class TransformerEncoder(Classifier):
         self.spec = spec
         self.embedding = nn.Embedding(spec.n_vocab, spec.d_model)
         self.position = nn.Embedding(spec.max_length, spec.d_model)
-        nn.init.normal_(self.position.weight, std=0.02)
+        with torch.no_grad():
+            self.position.weight.copy_(POSITION_SCALE * sinusoids(spec.max_length, spec.d_model))
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.n_layers))
         self.norm = nn.LayerNorm(spec.d_model)
         self.head = nn.Linear(2 * spec.d_model, spec.n_classes)
         self.dropout = nn.Dropout(spec.dropout)
 
     def classify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (B, T) -> logits (B, C) and the sentence vector (B, 2D) they come from."""
+        """Tokens (B, T) -> logits (B, C) and the sentence vector (B, 2D) they come from."""
         valid = tokens != self.spec.pad_token  # (B, T)
         mask = additive_mask(valid)  # (B, 1, 1, T)
         positions = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
@@ -68,6 +72,16 @@ class TransformerEncoder(Classifier):
         x = self.norm(x)
         pooled = torch.cat([masked_mean(x, valid), masked_max(x, valid)], dim=1)  # (B, 2D)
         return self.head(self.dropout(pooled)), pooled
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """(length, width) with a root mean square of 1: sines, then cosines, of wavelengths from 2π to 20,000π.
+
+    Vaswani et al. 2017, section 3.5. A start only: on little data attention learns to find neighbours from it, but not from
+    noise.
+    """
+    angles = torch.arange(length).unsqueeze(1) / 10_000 ** (torch.arange(0, width, 2) / width)
+    return math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class TransformerEncoderArchitecture(Architecture):

@@ -45,6 +45,7 @@ def lstm(
         return y.clone(), hn.clone(), cn.clone()
     packed = pack_padded_sequence(x, lengths.cpu().long(), batch_first=True, enforce_sorted=False)
     order, back = packed.sorted_indices, packed.unsorted_indices
+    assert order is not None and back is not None, "a sequence packed from unsorted lengths has both"
     state = (h0.index_select(1, order), c0.index_select(1, order))
     data, hn, cn = torch._VF.lstm(packed.data, packed.batch_sizes, state, weights, *layout)
     y, _ = pad_packed_sequence(packed._replace(data=data), batch_first=True, total_length=x.shape[1])
@@ -75,7 +76,7 @@ class LSTM(nn.LSTM):
     def forward(  # type: ignore[override]  # nn.LSTM hides lengths in a PackedSequence, which cannot be exported
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """x (B, T, I), state 2 × (L*D, B, H), lengths (B,) -> y (B, T, D*H), state."""
+        """X (B, T, I), state 2 × (L*D, B, H), lengths (B,) -> y (B, T, D*H), state."""
         if torch.compiler.is_exporting():
             return exported_lstm(self, x, state, lengths)
         if lengths is None or bool((lengths == x.shape[1]).all()):

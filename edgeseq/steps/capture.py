@@ -10,7 +10,7 @@ from edgeseq.capture import capture
 from edgeseq.data.encoded import Encoded
 from edgeseq.models import saved
 from edgeseq.models.classifier import Classifier
-from edgeseq.reference import Case, Reference
+from edgeseq.reference import Case, Kind, Reference
 from edgeseq.signature import Dim
 from edgeseq.tasks.classification import in_order_of_length, padded
 from edgeseq.worker import Job
@@ -68,6 +68,8 @@ def sentence_of(sentences: Sequence[Sequence[int]], length: int) -> list[int]:
 
 
 @torch.no_grad()
-def _case(model: Classifier, name: str, kind: str, tokens: torch.Tensor, labels: np.ndarray | None) -> Case:
+def _case(model: Classifier, name: str, kind: Kind, tokens: torch.Tensor, labels: np.ndarray | None) -> Case:
     logits = model(tokens).numpy()
-    return Case(name=name, kind=kind, inputs={"tokens": tokens.int().numpy()}, outputs={"logits": logits}, labels=labels)  # type: ignore[arg-type]  # kind is one of the literals at each call
+    return Case(
+        name=name, kind=kind, inputs={"tokens": tokens.int().numpy()}, outputs={"logits": logits}, labels=labels
+    )

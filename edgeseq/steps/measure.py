@@ -10,7 +10,6 @@ import numpy as np
 from edgeseq.artifact import Artifact, tree_sha256
 from edgeseq.devices import host, runtimes
 from edgeseq.devices.host import Subject
-from edgeseq.measure import Protocol
 from edgeseq.recipe import Measuring, options_from
 from edgeseq.reference import Reference
 from edgeseq.signature import Tensors
@@ -58,9 +57,7 @@ def of_artifacts(job: Job) -> Iterator[Entry]:
         inputs = bench_inputs(job.needs[f"models/{model}"])
         for path in sorted(folder.glob("*/artifact.json")):
             artifact = Artifact.load(path.parent)
-            subject = Subject(
-                path=artifact.path, format=format, sha256=artifact.sha256, signatures=artifact.signatures
-            )
+            subject = Subject(path=artifact.path, format=format, sha256=artifact.sha256, signatures=artifact.signatures)
             yield f"{model}.{format}.{artifact.scheme}", subject, inputs
 
 
@@ -70,7 +67,8 @@ def of_teacher(job: Job) -> Iterator[Entry]:
         return
     folder = job.needs[TEACHER]
     small, large = (
-        (job.needs["data"] / f"{name}.vocab.txt").read_text(encoding="utf-8").splitlines() for name in ("student", "teacher")
+        (job.needs["data"] / f"{name}.vocab.txt").read_text(encoding="utf-8").splitlines()
+        for name in ("student", "teacher")
     )
     ids = {token: i for i, token in enumerate(large)}
     to_large = np.array([ids[token] for token in small], dtype=np.int32)

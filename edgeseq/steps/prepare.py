@@ -9,10 +9,10 @@ from edgeseq.worker import Job
 
 
 def work(job: Job) -> None:
-    """Settings: `data`, `weights`, `max_length`. Leaves `teacher.json`, `student.json` and their vocabularies."""
+    """Settings: `data`, `weights`, `max_length`, `limit`. Leaves `teacher.json`, `student.json` and their vocabularies."""
     source, pretrained = data.data(job.settings["data"]), data.weights(job.settings["weights"])
     job.progress(0, 3, "fetching data")
-    splits = source.load()
+    splits = source.load().limited(job.settings["limit"])
     job.progress(1, 3, "fetching weights")
     vocabulary = pretrained.fetch().vocabulary
     job.progress(2, 3, "splitting into tokens")

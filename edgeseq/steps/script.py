@@ -68,7 +68,9 @@ def call(script: ModuleType, function: str) -> Any:
         RequestError: The script has no such function, or it raises.
     """
     if not callable(getattr(script, function, None)):
-        raise RequestError(f"script '{script.__name__}.py' has no function {function}(); it needs get_model() and get_args()")
+        raise RequestError(
+            f"script '{script.__name__}.py' has no function {function}(); it needs get_model() and get_args()"
+        )
     with blaming(f"{function}() in '{script.__name__}.py'"):
         return getattr(script, function)()
 
@@ -130,9 +132,13 @@ def _dim(value: Any, name: str, axis: int, example: Tensor) -> Dim:
     elif hasattr(value, "__name__") and hasattr(value, "min") and hasattr(value, "max"):  # torch.export.Dim
         dim = Dim(name=value.__name__, min=max(1, value.min), max=min(MAX_DIM, value.max))
     else:
-        raise RequestError(f"get_dynamic_shapes() gives axis {axis} of '{name}' as {value!r}; give a name or (name, min, max)")
+        raise RequestError(
+            f"get_dynamic_shapes() gives axis {axis} of '{name}' as {value!r}; give a name or (name, min, max)"
+        )
     if not 0 <= axis < example.dim():
-        raise RequestError(f"get_dynamic_shapes() names axis {axis} of '{name}', whose example has shape {list(example.shape)}")
+        raise RequestError(
+            f"get_dynamic_shapes() names axis {axis} of '{name}', whose example has shape {list(example.shape)}"
+        )
     if example.shape[axis] < 2 <= dim.max:
         raise RequestError(
             f"axis {axis} of '{name}' is dynamic, but its example is {example.shape[axis]} long, which torch.export takes for a "
@@ -141,7 +147,9 @@ def _dim(value: Any, name: str, axis: int, example: Tensor) -> Dim:
     return dim
 
 
-def reference_cases(model: nn.Module, examples: Mapping[str, Tensor], signature: Signature, *, by_name: bool) -> list[Case]:
+def reference_cases(
+    model: nn.Module, examples: Mapping[str, Tensor], signature: Signature, *, by_name: bool
+) -> list[Case]:
     """Cases at sizes the capture never saw, and the one that is fed while measuring: the example's shape, batch 1."""
     rng = np.random.default_rng(0)
     sizes = [{dim.name: _size(dim, i + k) for k, dim in enumerate(signature.dims)} for i in range(len(SIZES))]
@@ -164,10 +172,13 @@ def _size(dim: Dim, turn: int) -> int:
     return allowed[turn % len(allowed)]
 
 
-def _random_like(example: Tensor, shape: tuple[int | str, ...], sizes: Mapping[str, int], rng: np.random.Generator) -> Tensor:
+def _random_like(
+    example: Tensor, shape: tuple[int | str, ...], sizes: Mapping[str, int], rng: np.random.Generator
+) -> Tensor:
     """Values drawn like the example's: integers from its range, floats with its mean and spread."""
     actual = [
-        have if isinstance(want, int) else sizes.get(want, have) for want, have in zip(shape, example.shape, strict=True)
+        have if isinstance(want, int) else sizes.get(want, have)
+        for want, have in zip(shape, example.shape, strict=True)
     ]
     if example.dtype == torch.bool:
         return torch.from_numpy(rng.random(actual) < 0.5)
@@ -179,7 +190,9 @@ def _random_like(example: Tensor, shape: tuple[int | str, ...], sizes: Mapping[s
 
 
 @torch.no_grad()
-def _run(model: nn.Module, inputs: Mapping[str, Tensor], signature: Signature, *, by_name: bool) -> dict[str, np.ndarray]:
+def _run(
+    model: nn.Module, inputs: Mapping[str, Tensor], signature: Signature, *, by_name: bool
+) -> dict[str, np.ndarray]:
     shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in inputs.items())
     with blaming(f"the model, fed {shapes} within the bounds of get_dynamic_shapes(),"):
         result = model(**inputs) if by_name else model(*inputs.values())

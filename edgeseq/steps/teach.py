@@ -46,7 +46,7 @@ def pretrained(recipe: TeacherRecipe, corpus: Encoded) -> Bert:
 
     Frozen embeddings: their gradients and optimizer state would cost as much time as the whole encoder's.
     """
-    model = models.build(recipe.model, {"n_vocab": corpus.n_vocab, "n_classes": corpus.n_classes})
+    model = models.build(recipe.model, {"n_vocab": corpus.n_vocab, "n_classes": corpus.n_classes, **recipe.options})
     assert isinstance(model, Bert)
     load_checkpoint(model, load_file(data.weights(recipe.weights).fetch().weights))
     embeddings = (model.embedding, model.position, model.segment, model.embedding_norm)

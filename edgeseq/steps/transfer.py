@@ -22,9 +22,12 @@ def work(job: Job) -> None:
     small = WordPiece.load(job.needs["data"] / "student.vocab.txt")
     large = WordPiece.load(job.needs["data"] / "teacher.vocab.txt")
     rng = np.random.default_rng(job.settings["seed"])
-    sentences = corpus.train.sentences + augmented(corpus.train.sentences, settings, mask_token=small.ids[MASK], rng=rng)
+    sentences = corpus.train.sentences + augmented(
+        corpus.train.sentences, settings, mask_token=small.ids[MASK], rng=rng
+    )
     in_large = np.array(small.rows_in(large))
     logits, hidden = label(job, [in_large[s].tolist() for s in sentences])
+    hidden = (hidden - hidden.mean(0)) / hidden.std()  # so that a weight means the same whatever the teacher's scale
     labels = np.full(len(sentences), NO_LABEL)
     labels[: len(corpus.train.labels)] = corpus.train.labels
     TransferSet(sentences=sentences, labels=labels, logits=logits, hidden=hidden).save(job.out / "transfer.npz")

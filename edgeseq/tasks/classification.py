@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Sentences of similar length. `index` (B,) says which of the data set they are."""
@@ -16,9 +17,7 @@ class Batch:
     tokens: Tensor  # (B, T) int64, padded with 0
 
 
-def in_random_order(
-    sentences: Sequence[Sequence[int]], batch_size: int, rng: np.random.Generator
-) -> Iterator[Batch]:
+def in_random_order(sentences: Sequence[Sequence[int]], batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
     """Every sentence once, in random batches; sentences of one length meet, so that nearly no batch needs padding."""
     order = rng.permutation(len(sentences))
     order = order[np.argsort([len(sentences[i]) for i in order], kind="stable")]

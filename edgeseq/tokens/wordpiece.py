@@ -20,7 +20,9 @@ class WordPiece:
         """`vocabulary`: tokens in the order of their ids; [PAD] is the first and the other special tokens are among them."""
         missing = [token for token in SPECIAL if token not in vocabulary]
         if missing or vocabulary[0] != PAD:
-            raise RequestError(f"a WordPiece vocabulary begins with {PAD} and holds {', '.join(SPECIAL)}; missing: {missing}")
+            raise RequestError(
+                f"a WordPiece vocabulary begins with {PAD} and holds {', '.join(SPECIAL)}; missing: {missing}"
+            )
         self.vocabulary = tuple(vocabulary)
         self.ids = {token: i for i, token in enumerate(vocabulary)}
         self._tokenizer = Tokenizer(WordPieceModel(self.ids, unk_token=UNKNOWN, max_input_chars_per_word=100))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil.mil import Operation
 
-from edgeseq.devices.runtimes._mil.operator import Array
+from edgeseq.devices.runtimes._mil.operator import Array, Operator
 
 
 def affine_dequantize(quantized_data: Array, zero_point: Array, scale: Array, axis: Any) -> Array:
@@ -29,7 +29,10 @@ def blockwise_shift_scale(data: Array, scale: Array, offset: Array | None = None
 
 def expand(operation: Operation) -> tuple[Array, ...]:
     """The outputs of a `constexpr_*` operation; the rare kinds are expanded by coremltools."""
-    ours = {"constexpr_affine_dequantize": affine_dequantize, "constexpr_blockwise_shift_scale": blockwise_shift_scale}
+    ours: dict[str, Operator] = {
+        "constexpr_affine_dequantize": affine_dequantize,
+        "constexpr_blockwise_shift_scale": blockwise_shift_scale,
+    }
     function = ours.get(operation.op_type)
     if function is not None:
         return (function(**{name: value.val for name, value in operation.inputs.items() if value is not None}),)

@@ -68,8 +68,8 @@ def load_functions(package: Path) -> dict[str, Evaluated]:
     missing = {op.op_type for function in program.functions.values() for op in function.operations if not _is_known(op)}
     if missing:
         raise UnavailableError(
-            f"the Core ML evaluator has no operator {', '.join(sorted(missing))}; check this artifact on macOS with the "
-            "runtime 'coreml', or add the operator to devices/runtimes/_mil"
+            f"the Core ML evaluator has no operator {', '.join(sorted(missing))}; check this artifact on macOS with "
+            "the runtime 'coreml', or add the operator to devices/runtimes/_mil"
         )
     return {name: _prepare(function) for name, function in program.functions.items()}
 
@@ -170,7 +170,7 @@ def _read(values: Mapping[str, Any], name: str | tuple[str, ...]) -> Any:
     return values[name] if isinstance(name, str) else [values[n] for n in name]
 
 
-def _dtype(var: Var) -> np.dtype[Any]:
+def _dtype(var: Var) -> Any:
     if isinstance(var, ListVar):
         raise UnavailableError(f"the Core ML evaluator has no lists, but '{var.name}' is one")
     return np.dtype(types.nptype_from_builtin(var.dtype))

@@ -30,7 +30,7 @@ def lstm(
     activation: Any = "tanh",
     clip: Any = None,
 ) -> Result:
-    """From x (T, B, I), initial_h and initial_c (B, D*H) -> y (T, B, D*H), or (1, B, D*H) of the last step, h, c (B, D*H)."""
+    """From x (T, B, I) and states (B, D*H) -> y (T, B, D*H), or (1, B, D*H) of the last step; h, c (B, D*H)."""
     activations = (str(recurrent_activation), str(cell_activation), str(activation))
     if (
         peephole is not None

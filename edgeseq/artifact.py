@@ -94,7 +94,7 @@ class Artifact:
             )
         except FileNotFoundError as error:
             raise RequestError(f"'{folder}' holds no artifact: {error.filename} is missing") from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RequestError(f"'{folder / RECORD}' does not describe an artifact: {error!r}") from error
         if not path.exists() or tree_sha256(path) != artifact.sha256:
             raise RequestError(f"'{path}' is not the file that {RECORD} describes; convert it again")

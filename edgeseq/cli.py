@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return verb(options)
     except EdgeseqError as error:
-        print(f"edgeseq: {error}", file=sys.stderr)
+        print(f"edgeseq: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever a script raised
         return error.exit_code
     except KeyboardInterrupt:
         print("edgeseq: interrupted; the same command goes on from here", file=sys.stderr)

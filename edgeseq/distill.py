@@ -57,7 +57,7 @@ class TransferSet:
 def augmented(
     sentences: Sequence[Sequence[int]], settings: Distillation, *, mask_token: int, rng: np.random.Generator
 ) -> list[list[int]]:
-    """`settings.augmentations` new sentences from each: tokens masked, and some cut to an n-gram of at least 3 tokens.
+    """`settings.augmentations` new sentences from each: tokens masked, and some cut to a short n-gram.
 
     The first and last token, [CLS] and [SEP], stay. Part-of-speech replacement, the third rule of Tang et al., needs a tagger
     and is left out.
@@ -67,8 +67,8 @@ def augmented(
         inner = np.array(sentence[1:-1])
         for _ in range(settings.augmentations):
             words = np.where(rng.random(len(inner)) < settings.mask_probability, mask_token, inner)
-            if rng.random() < settings.ngram_probability and len(words) > 3:
-                length = rng.integers(3, len(words))
+            if rng.random() < settings.ngram_probability:
+                length = min(len(words), int(rng.integers(1, settings.ngram_max + 1)))
                 start = rng.integers(0, len(words) - length + 1)
                 words = words[start : start + length]
             made.append([sentence[0], *words.tolist(), sentence[-1]])

@@ -9,7 +9,7 @@ from typing import Any
 from edgeseq import converters, data, models, quantize, scheduler
 from edgeseq.errors import RequestError
 from edgeseq.quantize import Scheme
-from edgeseq.recipe import Measuring, Recipe
+from edgeseq.recipe import Measuring, Recipe, options_from
 from edgeseq.report import gather
 from edgeseq.report.contents import Report
 from edgeseq.scheduler import Watcher
@@ -199,11 +199,16 @@ def check(recipe: Recipe) -> None:
         UnsupportedError: A format cannot express a scheme.
     """
     for student in recipe.students.values():
-        models.get(student.model)
-    models.get(recipe.teacher.model)
+        check_model(student.model, student.options)
+    check_model(recipe.teacher.model, recipe.teacher.options)
     data.data(recipe.data)
     data.weights(recipe.teacher.weights)
     check_formats(recipe.formats, recipe.schemes)
+
+
+def check_model(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse an unknown architecture, and values that its spec does not have."""
+    options_from(models.get(name).spec, {"n_vocab": 1, **options}, where=f"model '{name}'")
 
 
 def check_formats(formats: Sequence[str], schemes: Sequence[str]) -> None:
@@ -222,7 +227,10 @@ def opened(root: Path) -> tuple[Mapping[str, Any], dict[str, Done]]:
         RequestError: It is not a run folder, or a file in it was changed.
     """
     try:
-        request = json.loads((root / "request.json").read_text())
+        written = json.loads((root / "request.json").read_text())
+        request = {"title": written["title"], "request": written["request"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"'{root / 'request.json'}' does not describe a run: {error!r}") from error
     except OSError as error:
         raise RequestError(
             f"'{root}' is not a run folder: it has no request.json; `edgeseq run` and `convert` make one"

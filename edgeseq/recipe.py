@@ -51,6 +51,7 @@ class Distillation:
     augmentations: int = 0  # sentences made per training sentence, labelled by the teacher
     mask_probability: float = 0.1  # of replacing a token by [MASK] in an augmented sentence
     ngram_probability: float = 0.25  # of cutting an augmented sentence to a random n-gram
+    ngram_max: int = 5  # words of the longest n-gram: short ones are cheap to label, and say what single words mean
 
     def in_words(self) -> tuple[str, ...]:
         """Which parts are switched on, for a report."""
@@ -112,6 +113,8 @@ def load(name_or_path: str) -> Recipe:
             text = path.read_text()
         except OSError as error:
             raise RequestError(f"recipe '{path}' cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RequestError(f"recipe '{path}' is not TOML: {error}") from error
     else:
         source = resources.files("edgeseq.recipes") / f"{name_or_path}.toml"
         if not source.is_file():

@@ -4,6 +4,7 @@ One `.npz` beside the artifacts. Cases differ from the example inputs of the exp
 """
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -61,7 +62,7 @@ class Reference:
             RequestError: There is no such file, or it is not a reference.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 arrays = dict(stored)
             header = json.loads(str(arrays.pop("header")))
             return cls(
@@ -70,7 +71,7 @@ class Reference:
             )
         except FileNotFoundError as error:
             raise RequestError(f"there is no reference at '{path}': nothing to verify against") from error
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise RequestError(f"'{path}' is not a reference: {error!r}") from error
 
 

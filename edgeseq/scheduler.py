@@ -67,6 +67,8 @@ def run(stages: Sequence[Stage], root: Path, watcher: Watcher, *, given: Mapping
                 elif _fits(stage, running):
                     running[stage.name] = _start(stage, key, root, done, events)
                     watcher.started(stage)
+                elif stage.threads is None:
+                    break  # it waits for all cores: nothing behind it may take one
                 else:
                     continue
                 pending.remove(stage)
@@ -75,7 +77,7 @@ def run(stages: Sequence[Stage], root: Path, watcher: Watcher, *, given: Mapping
     finally:
         for left in running.values():
             left.process.kill()
-            left.process.wait()
+            _end(left.process)
     return done
 
 
@@ -128,9 +130,16 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _listen(name: str, stream: Any, events: "queue.Queue[Event]") -> None:
-    for line in stream:
-        events.put((name, json.loads(line)))
+    with stream:
+        for line in stream:
+            events.put((name, json.loads(line)))
     events.put((name, None))
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait()
 
 
 def _handle(event: Event, running: dict[str, _Running], done: dict[str, Done], root: Path, watcher: Watcher) -> None:
@@ -138,7 +147,7 @@ def _handle(event: Event, running: dict[str, _Running], done: dict[str, Done], r
     job = running[name]
     if message is None:
         del running[name]
-        job.process.wait()
+        _end(job.process)
         if name not in done:
             raise _died(job)
         watcher.finished(job.stage)

@@ -139,7 +139,8 @@ def sqnr_db(signal: np.ndarray, noise: np.ndarray) -> float:
     signal_power = float(np.square(signal, dtype=np.float64).sum())
     if noise_power == 0:
         return math.inf
-    return 10 * math.log10(signal_power / noise_power) if signal_power > 0 else -math.inf
+    ratio = signal_power / noise_power
+    return -math.inf if ratio == 0 else 10 * math.log10(ratio)
 
 
 def _compare(case: Case, outputs: dict[str, np.ndarray]) -> ParityCase:

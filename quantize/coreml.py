@@ -1,20 +1,14 @@
 """Core ML: float16 programs, and integer weights that are expanded to float when they are used."""
 
-import logging
 import shutil
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partialmethod
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from edgeseq.quantize import Quantizer, Scheme
+from edgeseq.quiet_coremltools import quietly
 
 DATA = Path("Data/com.apple.CoreML")
 DATED = "com.github.apple.coremltools.conversion_date"
@@ -46,24 +40,6 @@ class CoreMLQuantizer(Quantizer):
         data = target / DATA
         (data / "model.mlmodel").write_bytes(spec.SerializeToString(deterministic=True))
         shutil.copyfile(Path(model.weights_dir) / "weight.bin", data / "weights" / "weight.bin")
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """While it lasts, coremltools is silent, and does not spend 12 s on importing TensorFlow and torchao."""
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
-    hidden = [name for name in ("tensorflow", "torchao") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks a module as missing
-    original = tqdm.__init__
-    tqdm.__init__ = partialmethod(original, disable=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy's of overflow in coremltools' passes, torch's of its own code
-            yield
-    finally:
-        tqdm.__init__ = original
-        for name in hidden:
-            del sys.modules[name]
 
 
 def _half_precision(source: Path) -> Any:

@@ -56,7 +56,7 @@ def rewrite_weights(source: Path, target: Path, encode: Encode) -> None:
         wide, nodes = encode(name, weight.numpy(), channel_axis(value))
         value.replace_all_uses_with(wide)
         del graph.initializers[name]
-        for stored in {i for node in nodes for i in node.inputs if i is not None and i.producer() is None}:
+        for stored in dict.fromkeys(i for node in nodes for i in node.inputs if i is not None and i.producer() is None):
             graph.register_initializer(stored)
         graph.insert_before(graph[0], nodes)
     ir.save(model, target)

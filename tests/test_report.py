@@ -41,7 +41,7 @@ def artifact(student: str, format: str, scheme: str, *, latency_ms: float | None
         sqnr_db=121.3,
         passed=True,
         failures=(),
-        verified_by=f"{format} engine 1.0",
+        verified_by=f"{format} engine 1.0" if latency_ms else "evaluated, not run on Apple hardware",
         note="",
         engine=f"{format} engine 1.0" if latency_ms else None,
         load_ms=20.0 if latency_ms else None,
@@ -269,7 +269,7 @@ def test_headline_numbers_are_those_of_the_fastest_integer_artifact(full: Report
         "and keeps 96.0 % of its accuracy (84.0 % against 87.5 %)."
     )
     assert [figure.value for figure in said.figures] == ["48×", "45×", "−3.5", "12 of 12"]
-    assert said.figures[-1].detail == "8 timed, 4 evaluated but not run on Apple hardware"
+    assert said.figures[-1].detail == "8 timed, 4 verified but not run on Apple hardware"
     assert "test machine" in said.basis
     assert said.sentence in unescape(page_of(unchanged))
 
@@ -307,7 +307,7 @@ def test_convert_reports_parity_and_latency_only() -> None:
 
 
 def test_untimed_artifacts_say_why(full: Report) -> None:
-    reason = "evaluated by coreml engine 1.0, not run on Apple hardware"
+    reason = "evaluated, not run on Apple hardware"
 
     assert reason in page_of(unchanged)
     assert f"– coreml: {reason}" in table.render(full, width=140, color=False)

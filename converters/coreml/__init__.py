@@ -5,9 +5,9 @@ It needs iOS 16 or macOS 13. Batch and length are dynamic within the signature's
 
 from pathlib import Path
 
+import edgeseq.quiet_coremltools  # noqa: F401  # first: it decides how coremltools is imported
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
-from edgeseq.converters.coreml._quiet import NOT_NEEDED  # noqa: F401  # first: it decides how coremltools is imported
 from edgeseq.converters.coreml.lowering import lower
 from edgeseq.converters.coreml.operators import register
 from edgeseq.converters.coreml.package import write_package

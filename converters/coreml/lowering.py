@@ -11,9 +11,10 @@ from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgeseq.converters.coreml._quiet import quietly
 from edgeseq.converters.coreml.recurrent import USES_CELL
 from edgeseq.errors import ConversionError, UnsupportedError
+from edgeseq.module_paths import lacking
+from edgeseq.quiet_coremltools import quietly
 from edgeseq.signature import Signature
 
 TARGET = ct.target.iOS16  # the oldest that holds integer weights per channel
@@ -30,8 +31,7 @@ def lower(program: ExportedProgram, signature: Signature) -> ct.models.MLModel:
         program = decomposed(program)
     unsupported = untranslated(program)
     if unsupported:
-        listed = "; ".join(f"'{node.target}' in {module_path(node)}" for node in unsupported)
-        raise UnsupportedError(f"format 'coreml' lacks operators of the model: {listed}")
+        raise lacking("coreml", unsupported)
     _check_outputs(program, signature)
     _mark_used_cells(program)
     try:
@@ -61,20 +61,8 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
 
 
 def untranslated(program: ExportedProgram) -> list[Node]:
-    """The first node of each operator and module that coremltools cannot translate."""
-    found: dict[tuple[str, str], Node] = {}
-    for node in _calls(program):
-        if REGISTRY.get_func(_kind(node)) is None:
-            found.setdefault((str(node.target), module_path(node)), node)
-    return list(found.values())
-
-
-def module_path(node: Node) -> str:
-    """Where in the model the node comes from, such as `encoder.layers.0`."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    path = str(stack[-1][0]) if stack else ""
-    path = path.removeprefix("L['self'].").removeprefix("model").removeprefix(".")
-    return f"module '{path}'" if path else "the model itself"
+    """The nodes that coremltools cannot translate."""
+    return [node for node in _calls(program) if REGISTRY.get_func(_kind(node)) is None]
 
 
 def _check_outputs(program: ExportedProgram, signature: Signature) -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from onnxscript import optimizer
+from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
 from edgeseq.converters.onnx import metadata, recurrent
 from edgeseq.errors import UnsupportedError
+from edgeseq.module_paths import lacking
 
 OPSET = 20  # the first with Gelu as one operator; onnxruntime 1.17 and its mobile builds run it
 UNLIMITED = 2**31  # bytes of a constant that is folded: reordered weights are as large as the weights
@@ -51,9 +55,25 @@ def export(model: CapturedModel) -> ir.Model:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
+        missing = untranslated(model.programs[signature.name])
+        if missing:
+            raise lacking("onnx", missing) from error
         raise UnsupportedError(f"format 'onnx' cannot express the model: {reason(error)}") from error
     assert program is not None
     return program.model
+
+
+def untranslated(program: ExportedProgram) -> list[Node]:
+    """The nodes that torch's exporter neither translates nor takes apart."""
+    known = ONNXRegistry.from_torchlib(opset_version=OPSET)
+    table = torch.export.default_decompositions()
+
+    def is_known(node: Node) -> bool:
+        target = node.target
+        return not isinstance(target, torch._ops.OpOverload) or known.is_registered(target) or target in table
+
+    calls = (node for node in program.graph.nodes if node.op == "call_function")
+    return [node for node in calls if not is_known(node) and node.target != torch.ops.edgeseq.lstm.default]
 
 
 def reason(error: Exception) -> str:

@@ -4,8 +4,9 @@ import ast
 
 import onnx_ir as ir
 
+from edgeseq.module_paths import WRAPPER, stripped
+
 SCOPES = "pkg.torch.onnx.name_scopes"  # a Python list of module paths, outermost first, then the node's own name
-WRAPPER = "model."  # of edgeseq.capture, which every path begins with
 
 
 def keep_module_paths(model: ir.Model) -> None:
@@ -16,7 +17,7 @@ def keep_module_paths(model: ir.Model) -> None:
         value.metadata_props.clear()
     for node in model.graph.all_nodes():
         scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
-        path = next((s for s in reversed(scopes[:-1]) if s.startswith(WRAPPER)), "").removeprefix(WRAPPER)
+        path = next((stripped(s) for s in reversed(scopes[:-1]) if s.startswith(f"{WRAPPER}.")), "")
         node.metadata_props.clear()
         node.doc_string = None
         if path:

@@ -1,4 +1,4 @@
-"""Which nodes of a program have lowerings, and what to say of those that have none."""
+"""Which nodes of a program have lowerings."""
 
 import operator
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,6 @@ import torch
 from torch.fx import Node
 
 from edgeseq.converters.tflite._table import LOWERINGS
-from edgeseq.errors import UnsupportedError
 
 ASSERTIONS = frozenset(
     {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten._assert_async.msg"}
@@ -41,21 +40,7 @@ def _base_name(node: Node) -> str:
     return str(node.target).removeprefix("aten.").split(".")[0]
 
 
-def unsupported(nodes: Sequence[Node], folded: Iterable[Node]) -> dict[str, set[Node]]:
-    """Calls without lowering by operator; those that torch folds need none."""
-    missing: dict[str, set[Node]] = {}
+def unsupported(nodes: Sequence[Node], folded: Iterable[Node]) -> list[Node]:
+    """Calls without lowering; those that torch folds need none."""
     skipped = set(folded)
-    for node in nodes:
-        if node.op == "call_function" and node not in skipped and not is_known(node):
-            missing.setdefault(str(node.target), set()).add(node)
-    return missing
-
-
-def refuse(missing: dict[str, set[str]]) -> None:
-    """Say which operators, in which modules, cannot be lowered, if any."""
-    if missing:
-        listed = "; ".join(f"{name} in {', '.join(sorted(paths))}" for name, paths in sorted(missing.items()))
-        raise UnsupportedError(
-            f"converter 'tflite' has no lowering for {len(missing)} operator(s): {listed}. Replace them in the model, "
-            "or convert to another format"
-        )
+    return [node for node in nodes if node.op == "call_function" and node not in skipped and not is_known(node)]

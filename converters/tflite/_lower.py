@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from edgeseq.converters.tflite._coverage import ASSERTIONS, refuse, unsupported
+from edgeseq.converters.tflite._coverage import ASSERTIONS, unsupported
 from edgeseq.converters.tflite._graph import Graph, Value, constant
-from edgeseq.converters.tflite._program import Program, foldable, module_path, numpy_dtype
+from edgeseq.converters.tflite._program import Program, foldable, numpy_dtype
 from edgeseq.converters.tflite._site import Site
 from edgeseq.converters.tflite._table import BROADCASTING, LOWERINGS
+from edgeseq.module_paths import lacking, module_path
 
 _IGNORED = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking"})
 
@@ -23,11 +24,9 @@ def check(programs: list[Program]) -> None:
     Raises:
         UnsupportedError: With every such operator and the module paths that use it.
     """
-    missing: dict[str, set[str]] = {}
-    for program in programs:
-        for name, nodes in unsupported(program.nodes, foldable(program.nodes, program.constants)).items():
-            missing.setdefault(name, set()).update(module_path(node) or "the model itself" for node in nodes)
-    refuse(missing)
+    missing = [node for p in programs for node in unsupported(p.nodes, foldable(p.nodes, p.constants))]
+    if missing:
+        raise lacking("tflite", missing)
 
 
 def lower(program: Program, siblings: list[Graph]) -> Graph:

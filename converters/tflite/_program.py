@@ -12,11 +12,11 @@ from torch.fx import Node
 
 from edgeseq.converters.tflite._coverage import unsupported
 from edgeseq.converters.tflite._graph import Shape, Size
+from edgeseq.module_paths import stripped
 from edgeseq.signature import Signature
 
 # Composite operators that have lowerings of their own; torch.export's decompositions would take them apart.
 _KEPT_WHOLE = frozenset({"linear", "matmul", "layer_norm", "scaled_dot_product_attention", "log_softmax", "softmax"})
-_PATH_OF_THE_MODEL = "model"  # the attribute of the capture's wrapper
 _DTYPES = {torch.float32: np.float32, torch.float16: np.float32, torch.float64: np.float32, torch.bool: np.bool_}
 
 
@@ -70,7 +70,7 @@ def prepare(program: ExportedProgram, signature: Signature) -> Program:
         nodes=nodes[:-1],
         inputs=inputs,
         outputs=tuple(node for node in outputs[first:] if isinstance(node, Node))[: len(signature.outputs)],
-        constants={name: (_strip(path), everything[path].detach()) for name, path in stored.items()},
+        constants={name: (stripped(path), everything[path].detach()) for name, path in stored.items()},
         sizes=sizes,
         hints=hints,
     )
@@ -110,16 +110,6 @@ def batch_dimensions(signature: Signature) -> frozenset[str]:
     return frozenset(str(name) for name in first - inner)
 
 
-def module_path(node: Node) -> str:
-    """Where in the PyTorch model a node comes from."""
-    stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-    return _strip(stack[-1]) if stack else ""
-
-
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """The dtype in the file: integers are 32 bits wide."""
     return np.dtype(_DTYPES.get(dtype, np.int32))
-
-
-def _strip(path: str) -> str:
-    return path.removeprefix(_PATH_OF_THE_MODEL).removeprefix(".") if path.split(".")[0] == _PATH_OF_THE_MODEL else path

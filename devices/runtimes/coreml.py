@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeseq.devices.runtimes import Runtime
 from edgeseq.errors import UnavailableError
-from edgeseq.quantize.coreml import quietly
+from edgeseq.quiet_coremltools import quietly
 from edgeseq.signature import Signature, Tensors
 
 

@@ -42,14 +42,14 @@ def lstm(
     layout = (True, num_layers, 0.0, False, bidirectional)  # has_biases, layers, dropout, train, bidirectional
     if lengths is None:
         y, hn, cn = torch._VF.lstm(x, (h0, c0), weights, *layout, True)
-        return y.clone(), hn.clone(), cn.clone()
+        return y.clone(memory_format=torch.contiguous_format), hn.clone(), cn.clone()
     packed = pack_padded_sequence(x, lengths.cpu().long(), batch_first=True, enforce_sorted=False)
     order, back = packed.sorted_indices, packed.unsorted_indices
     assert order is not None and back is not None, "a sequence packed from unsorted lengths has both"
     state = (h0.index_select(1, order), c0.index_select(1, order))
     data, hn, cn = torch._VF.lstm(packed.data, packed.batch_sizes, state, weights, *layout)
     y, _ = pad_packed_sequence(packed._replace(data=data), batch_first=True, total_length=x.shape[1])
-    return y.clone(), hn.index_select(1, back), cn.index_select(1, back)
+    return y.clone(memory_format=torch.contiguous_format), hn.index_select(1, back), cn.index_select(1, back)
 
 
 @lstm.register_fake

@@ -154,7 +154,7 @@ def _checks(report: Report) -> tuple[Figure, ...]:
     untimed = [row for row in report.artifacts if row.latency_ms_p50_1thread is None]
     detail = f"{total - len(untimed)} timed"
     for reason, count in Counter(names.why_not_timed(row).split(", ")[-1] for row in untimed).items():
-        detail += f", {count} evaluated but {reason}"
+        detail += f", {count} verified but {reason}"
     return (Figure(value=f"{passed} of {total}", meaning="artifacts passed", detail=detail, is_bad=passed < total),)
 
 

@@ -67,7 +67,7 @@ def of_teacher(job: Job) -> Iterator[Entry]:
         return
     folder = job.needs[TEACHER]
     small, large = (
-        (job.needs["data"] / f"{name}.vocab.txt").read_text(encoding="utf-8").splitlines()
+        (job.needs["data"] / f"{name}.vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         for name in ("student", "teacher")
     )
     ids = {token: i for i, token in enumerate(large)}

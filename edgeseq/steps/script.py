@@ -113,12 +113,18 @@ def dynamic_shapes(given: Any, examples: Mapping[str, Tensor]) -> DynamicShapes:
     """
     if given is None:
         return {}
+    if not isinstance(given, Mapping | tuple | list):
+        raise RequestError(f"get_dynamic_shapes() must return a mapping by input name or a sequence, not {given!r}")
     entries = dict(given) if isinstance(given, Mapping) else dict(zip(examples, given, strict=False))
     shapes = {}
     for name, axes in entries.items():
         if name not in examples:
             raise lookup.unknown("input", str(name), examples)
-        shapes[name] = {axis: _dim(value, name, axis, examples[name]) for axis, value in dict(axes or {}).items()}
+        if not isinstance(axes, Mapping | None):
+            raise RequestError(
+                f"get_dynamic_shapes() gives '{name}' as {axes!r}; give a mapping from axis to dimension"
+            )
+        shapes[name] = {axis: _dim(value, name, axis, examples[name]) for axis, value in (axes or {}).items()}
     return shapes
 
 
@@ -127,7 +133,7 @@ def _dim(value: Any, name: str, axis: int, example: Tensor) -> Dim:
         dim = value
     elif isinstance(value, str):
         dim = Dim(name=value, min=1, max=MAX_DIM)
-    elif isinstance(value, tuple) and len(value) == 3:
+    elif isinstance(value, tuple) and [type(part) for part in value] == [str, int, int]:
         dim = Dim(name=value[0], min=value[1], max=value[2])
     elif hasattr(value, "__name__") and hasattr(value, "min") and hasattr(value, "max"):  # torch.export.Dim
         dim = Dim(name=value.__name__, min=max(1, value.min), max=min(MAX_DIM, value.max))
@@ -135,14 +141,16 @@ def _dim(value: Any, name: str, axis: int, example: Tensor) -> Dim:
         raise RequestError(
             f"get_dynamic_shapes() gives axis {axis} of '{name}' as {value!r}; give a name or (name, min, max)"
         )
-    if not 0 <= axis < example.dim():
+    if not 1 <= dim.min < dim.max:
+        raise RequestError(f"dimension '{dim.name}' runs from {dim.min} to {dim.max}; it must rise, from 1 or more")
+    if axis not in range(example.dim()):
         raise RequestError(
             f"get_dynamic_shapes() names axis {axis} of '{name}', whose example has shape {list(example.shape)}"
         )
     if example.shape[axis] < 2 <= dim.max:
         raise RequestError(
-            f"axis {axis} of '{name}' is dynamic, but its example is {example.shape[axis]} long, which torch.export takes for a "
-            "constant; make it 2 or longer in get_args()"
+            f"axis {axis} of '{name}' is dynamic, but its example is {example.shape[axis]} long, which torch.export takes "
+            "for a constant; make it 2 or longer in get_args()"
         )
     return dim
 

@@ -32,7 +32,7 @@ class WordPiece:
     @classmethod
     def load(cls, path: Path) -> "WordPiece":
         """Read a vocabulary file."""
-        return cls(path.read_text(encoding="utf-8").splitlines())
+        return cls(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))  # tokens may be other line breaks
 
     def save(self, path: Path) -> None:
         """Write the vocabulary file that an app ships."""

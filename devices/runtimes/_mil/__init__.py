@@ -4,9 +4,4 @@ Values of float16 are held as float32 that float16 can express: an operator comp
 rounded to the type that the program declares. Real hardware may also round inside an operator.
 """
 
-from importlib import import_module
-
-from edgeseq.quantize.coreml import quietly
-
-with quietly():
-    import_module("coremltools")
+import edgeseq.quiet_coremltools  # noqa: F401  # first: it decides how coremltools is imported

@@ -1,0 +1,1 @@
+"""Tests: one file per module, and one contract test per folder."""

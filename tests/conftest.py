@@ -1,0 +1,35 @@
+"""What several test files share: one tiny model, captured and converted once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from edgeseq.artifact import Artifact
+
+# Each random search is the same on every machine, and slow machines get the time they need.
+settings.register_profile("edgeseq", derandomize=True, deadline=None, max_examples=40)
+settings.load_profile("edgeseq")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet_engines() -> None:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifact]:
+    """Embeddings, an LSTM, a table-sized linear layer: tokens (B, T) -> logits (B, T, 3), as a float32 ONNX file."""
+    pytest.importorskip("onnxruntime")
+    from tests.tiny import to_onnx  # loads torch
+
+    yield to_onnx(tmp_path_factory.mktemp("tiny") / "fp32")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that nothing is written into the checkout."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -68,11 +68,13 @@ def parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--output", metavar="DIR", type=Path, required=True, help="run folder to write")
 
-    for name, what, verb in (
-        ("verify", "run every artifact of a run folder again and compare it with PyTorch's outputs", _verify),
-        ("report", "write a run folder's report anew and print its table", _report),
-    ):
-        _verb(verbs, name, what, verb).add_argument("folder", metavar="RUN", type=Path, help="a run folder")
+    verify = _verb(
+        verbs, "verify", "run every artifact of a run folder again and compare it with PyTorch's outputs", _verify
+    )
+    verify.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
+    report = _verb(verbs, "report", "write a run folder's report anew and print its table", _report)
+    report.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
+    report.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     bench = _verb(verbs, "bench", "measure every artifact of a run folder on this machine", _bench)
     bench.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
     bench.add_argument("--runs", metavar="N", type=int, default=200, help="counted inferences a process (default: 200)")
@@ -136,8 +138,13 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from edgeseq import pipeline
+    from edgeseq.report import markdown
 
-    return _conclude(pipeline.report(options.folder), options.folder, options)
+    report = pipeline.report(options.folder)
+    if options.markdown:
+        print(markdown.render(report), end="")
+        return 0
+    return _conclude(report, options.folder, options)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -12,11 +12,8 @@ from edgeseq.artifact import Artifact
 # Each random search is the same on every machine, and slow machines get the time they need.
 settings.register_profile("edgeseq", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("edgeseq")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def quiet_engines() -> None:
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# Read when an engine is imported. Models this small are slower on several threads, and tests run side by side.
+os.environ |= {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -50,6 +50,7 @@ def targets(captured: CapturedModel) -> list[str]:
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 7))  # (B, T)
 
 
+@settings(max_examples=25)
 @given(
     shape=SHAPES,
     layers=st.integers(1, 3),

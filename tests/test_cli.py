@@ -278,7 +278,7 @@ def shapes(body: str) -> str:
         ),
         (
             shapes('{"input": {0: "batch"}}').replace("(2, 4)", "(1, 4)"),
-            "axis 0 of 'input' is dynamic, but its example is 1 long, which torch.export takes for a constant; make it 2 or longer",
+            "axis 0 of 'input' is dynamic, but its example is 1 long, which torch.export takes for a constant; make it 2",
         ),
     ],
 )

@@ -176,7 +176,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
-@pytest.mark.slow
 def test_wheel_holds_every_tracked_file_of_the_packages(wheel: Path) -> None:
     suffixes = (".py", ".toml", ".css", ".jinja", ".typed")
     expected = set()
@@ -195,14 +194,12 @@ def test_wheel_holds_every_tracked_file_of_the_packages(wheel: Path) -> None:
     } <= held
 
 
-@pytest.mark.slow
 def test_wheel_puts_nothing_but_edgeseq_at_the_top_level(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
 
     assert tops == {"edgeseq", f"edgeseq-{edgeseq.__version__}.dist-info"}
 
 
-@pytest.mark.slow
 def test_installed_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "installed"
     install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel)]

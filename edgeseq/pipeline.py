@@ -1,6 +1,7 @@
 """What each command does, as a graph of stages."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgeseq.stages import PARTIAL, Done, Stage, exclusive, recorded, write_atom
 from edgeseq.version import __version__
 
 SCHEMA_VERSION = 1
+NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def run(recipe: Recipe, root: Path, watcher: Watcher) -> Report:
@@ -198,7 +200,9 @@ def check(recipe: Recipe) -> None:
         RequestError: An unknown name.
         UnsupportedError: A format cannot express a scheme.
     """
-    for student in recipe.students.values():
+    for name, student in recipe.students.items():
+        if not NAME.fullmatch(name):
+            raise RequestError(f"student '{name}' names a folder; use letters, digits, '-' and '_' only")
         check_model(student.model, student.options)
     check_model(recipe.teacher.model, recipe.teacher.options)
     data.data(recipe.data)

@@ -89,7 +89,6 @@ class Recipe:
 
     name: str
     data: str  # a file of edgeseq/data
-    task: str  # a file of edgeseq/tasks
     seed: int = 0
     limit: int | None = None  # examples of each split that are used, for a quick trial; None: all
     max_length: int = 128  # tokens a sentence is cut to, special tokens included; the bound of the exported length

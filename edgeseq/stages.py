@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from edgeseq.artifact import file_sha256, tree_files
 from edgeseq.errors import RequestError
@@ -85,9 +86,8 @@ def recorded(name: str, root: Path) -> Done:
 
 
 def open_partial(stage: Stage, root: Path) -> Path:
-    """A fresh folder for a stage to write into."""
-    folder = root / PARTIAL / stage.name.replace("/", "__")
-    shutil.rmtree(folder, ignore_errors=True)
+    """A fresh folder for a stage to write into, its own even if a killed run's process still writes."""
+    folder = root / PARTIAL / f"{stage.name.replace('/', '-')}-{uuid4().hex}"
     folder.mkdir(parents=True)
     return folder
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from edgeseq.artifact import Artifact
+from edgeseq.errors import RequestError
 from edgeseq.reference import Case, Reference
 from edgeseq.signature import Tensors
 
@@ -113,7 +114,15 @@ def tolerance_for(scheme: str) -> Tolerance:
 
 
 def verify(artifact: Artifact, reference: Reference, run: Run, *, verified_by: str) -> ParityReport:
-    """Run every parity and task case through `run` and compare."""
+    """Run every parity and task case through `run` and compare.
+
+    Raises:
+        RequestError: The reference has no parity case, so that nothing would be proven.
+    """
+    if not reference.of_kind("parity"):
+        raise RequestError(
+            f"the reference of '{reference.model}' has no parity case: nothing to compare '{artifact.path}' with"
+        )
     parity = [(case, run(case.inputs, case.signature)) for case in reference.of_kind("parity")]
     cases = tuple(_compare(case, outputs) for case, outputs in parity)
     pooled_signal, pooled_noise = _pooled(parity)
@@ -154,11 +163,11 @@ def _compare(case: Case, outputs: dict[str, np.ndarray]) -> ParityCase:
 
 
 def _pooled(pairs: list[tuple[Case, dict[str, np.ndarray]]]) -> tuple[np.ndarray, np.ndarray]:
-    """Every expected value, and its difference from the actual one; NaN where a shape is not the expected one."""
+    """Every expected value, and its difference from the actual one; NaN where an output is missing or of another shape."""
     signal, noise = [np.zeros(0)], [np.zeros(0)]
     for case, outputs in pairs:
         for key, expected in case.outputs.items():
-            actual = outputs[key]
+            actual = outputs.get(key, np.zeros(0))
             same_shape = actual.shape == expected.shape
             difference = actual - expected.astype(np.float64) if same_shape else np.full(expected.shape, np.nan)
             signal.append(expected.ravel())

@@ -17,7 +17,10 @@ def table() -> str:
         schemes = ", ".join(f"`{scheme}`" for scheme in ("fp32", *quantize.get(format).schemes))
         lines.append(f"| {format} | {schemes} | {', '.join(engines(format))} |")
     built_in = ", ".join(f"`{name}`" for name in models.names())
-    return "\n".join([*lines, "", f"Architectures that come with it: {built_in}. Any other is captured from your script."]) + "\n"
+    return (
+        "\n".join([*lines, "", f"Architectures that come with it: {built_in}. Any other is captured from your script."])
+        + "\n"
+    )
 
 
 def engines(format: str) -> list[str]:

@@ -29,7 +29,6 @@ def get_args():
 RECIPE = """
 name = "small"
 data = "movie_snippets"
-task = "classification"
 formats = ["onnx"]
 schemes = ["fp32"]
 
@@ -101,7 +100,7 @@ def leftovers(folder: Path = Path("out")) -> list[str]:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('task = "', 'tusk = "', "recipe 'r.toml' has an unknown key 'tusk'; did you mean 'task'?"),
+        ('data = "', 'dataa = "', "recipe 'r.toml' has an unknown key 'dataa'; did you mean 'data'?"),
         ("epochs = 1, batch_size = 32", 'epochs = "1", batch_size = 32', "'epochs' must be an integer, not '1'"),
         ("epochs = 1, batch_size = 32", "batch_size = 32", "recipe 'r.toml': 'teacher': 'training' lacks 'epochs'"),
         ('formats = ["onnx"]', 'formats = "onnx"', "'formats' must be a list, not 'onnx'"),

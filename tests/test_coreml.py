@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -177,7 +178,7 @@ def test_core_ml_itself_says_where_it_runs(artifacts: dict[str, Artifact]) -> No
         runtime.load(artifacts["lstm"].path, artifacts["lstm"].signatures, threads=1)
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "causal attention": lambda x: functional.scaled_dot_product_attention(x, x, x, is_causal=True),
     "infinite triangular mask": lambda x: (
         (x @ x.mT + torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)).softmax(-1) @ x
@@ -212,7 +213,7 @@ def test_an_operator_keeps_its_meaning(name: str, tmp_path: Path) -> None:
 def test_the_evaluators_lstm_is_torchs(bidirectional: bool) -> None:
     torch.manual_seed(0)
     layer, x = nn.LSTM(5, 4, bidirectional=bidirectional), torch.randn(6, 3, 5)
-    weights = [ifog(weight.detach().numpy()) for weight in layer._flat_weights]
+    weights = [ifog(weight.detach().numpy()) for weight in layer.parameters()]
     keys = ["weight_ih", "weight_hh", "bias", "weight_ih_back", "weight_hh_back", "bias_back"]
     merged = [
         array
@@ -261,12 +262,13 @@ def test_the_evaluators_slices_are_coremltools_own(data: st.DataObject) -> None:
         arrays.arrays(np.float32, arrays.array_shapes(min_dims=1, max_dims=3, min_side=2), elements=st.just(0))
     )
     x = np.arange(x.size, dtype=np.float32).reshape(x.shape)
-    begin = [data.draw(st.integers(0, size - 1)) for size in x.shape]
+    sizes: list[int] = list(x.shape)
+    begin = [data.draw(st.integers(0, size - 1)) for size in sizes]
     masks = {
         key: data.draw(st.lists(st.booleans(), min_size=x.ndim, max_size=x.ndim)) for key in ("begin_mask", "end_mask")
     }
     squeeze = [data.draw(st.booleans()) and not masked for masked in masks["begin_mask"]]
-    end = [data.draw(st.integers(first + 1, size)) for first, size in zip(begin, x.shape, strict=True)]
+    end = [data.draw(st.integers(first + 1, size)) for first, size in zip(begin, sizes, strict=True)]
     stride = [1 if squeezed else data.draw(st.integers(1, 3)) for squeezed in squeeze]
     options = {"begin": begin, "end": end, "stride": stride, "squeeze_mask": squeeze, **masks}
 

@@ -30,7 +30,9 @@ def publish(registry: Path, text: str) -> Package:
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tiny_data/text.txt", text)
         archive.writestr("tiny_data-1.0.dist-info/METADATA", METADATA)
-        archive.writestr("tiny_data-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "tiny_data-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr("tiny_data-1.0.dist-info/RECORD", "")
     return Package(name="tiny-data", version="1.0", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
 

@@ -17,7 +17,6 @@ TRAINING = {"epochs": 1, "batch_size": 2, "learning_rate": 0.5}
 MINIMAL: dict[str, Any] = {
     "name": "small",
     "data": "movie_snippets",
-    "task": "classification",
     "teacher": {"model": "bert", "weights": "minilm_l6", "training": TRAINING},
     "students": {"one": {"model": "bilstm", "training": TRAINING, "options": {"d_model": 8}}},
     "formats": ["onnx"],
@@ -84,7 +83,7 @@ def test_integer_is_taken_for_a_number_but_keeps_nothing_of_an_integer() -> None
             "'teacher': 'training' has an unknown key 'epoch'; did you mean 'epochs'?",
         ),
         (("students", "one", "modle"), "x", "'students': 'one' has an unknown key 'modle'; did you mean 'model'?"),
-        (("qqqqqqqq",), 1, "unknown key 'qqqqqqqq'; known: name, data, task"),
+        (("qqqqqqqq",), 1, "unknown key 'qqqqqqqq'; known: name, data, seed"),
         (("seed",), "0", "recipe 'small': 'seed' must be an integer, not '0'"),
         (("seed",), True, "'seed' must be an integer, not True"),
         (("seed",), 1.0, "'seed' must be an integer, not 1.0"),

@@ -6,7 +6,19 @@ from edgeseq.report.contents import ArtifactRow, Report
 from edgeseq.report.headline import speedup
 from edgeseq.report.quantities import DASH, error, milliseconds, percent, points, size, times
 
-ARTIFACTS = ("student", "format", "scheme", "size", "accuracy", "max abs error", "p50", "p90", "speed-up", "memory", "verdict")
+ARTIFACTS = (
+    "student",
+    "format",
+    "scheme",
+    "size",
+    "accuracy",
+    "max abs error",
+    "p50",
+    "p90",
+    "speed-up",
+    "memory",
+    "verdict",
+)
 STUDENTS = ("student", "parameters", "accuracy", "kept of the teacher's", "control", "distillation bought")
 
 
@@ -27,7 +39,14 @@ def _students(report: Report) -> str:
         gain = None if control is None else student.accuracy - control
         kept = percent(student.accuracy / teacher.accuracy, 1)
         rows.append(
-            (name, f"{student.parameters:,}", percent(student.accuracy), kept, percent(control), f"{points(gain)} points")
+            (
+                name,
+                f"{student.parameters:,}",
+                percent(student.accuracy),
+                kept,
+                percent(control),
+                f"{points(gain)} points",
+            )
         )
     return _table(STUDENTS, rows)
 

@@ -44,9 +44,8 @@ def main() -> None:
 def conversions(folder: Path, hidden: int) -> dict[str, Artifact]:
     """Convert for both example lengths; returns the artifacts to time."""
     model = models.build("bilstm", {"n_vocab": 10_000, "d_model": hidden, "d_hidden": hidden})
-    print(
-        f"BiLSTM, {hidden} wide, vocabulary 10,000\n{'format':8} {'example length':>14} {'operators':>10} {'CPU s':>6} {'MB':>6}"
-    )
+    print(f"BiLSTM, {hidden} wide, vocabulary 10,000")
+    print(f"{'format':8} {'example length':>14} {'operators':>10} {'CPU s':>6} {'MB':>6}")
     artifacts = {}
     for format in FORMATS:
         convert(model, format, LENGTHS[0], folder / "uncounted")

@@ -117,11 +117,11 @@ def verify(artifact: Artifact, reference: Reference, run: Run, *, verified_by: s
     """Run every parity and task case through `run` and compare.
 
     Raises:
-        RequestError: The reference has no parity case, so that nothing would be proven.
+        RequestError: The reference has neither parity nor task cases, so that nothing would be proven.
     """
-    if not reference.of_kind("parity"):
+    if not reference.of_kind("parity") and not reference.of_kind("task"):
         raise RequestError(
-            f"the reference of '{reference.model}' has no parity case: nothing to compare '{artifact.path}' with"
+            f"the reference of '{reference.model}' has no cases: nothing to compare '{artifact.path}' with"
         )
     parity = [(case, run(case.inputs, case.signature)) for case in reference.of_kind("parity")]
     cases = tuple(_compare(case, outputs) for case, outputs in parity)

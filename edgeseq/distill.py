@@ -27,7 +27,7 @@ class TransferSet:
     sentences: list[list[int]]
     labels: np.ndarray  # (N,) the class, or NO_LABEL where only the teacher says something
     logits: np.ndarray  # (N, C) the teacher's
-    hidden: np.ndarray  # (N, D) the teacher's sentence vectors, centred, with a standard deviation of 1
+    states: np.ndarray  # (sum of lengths, K) float16, the teacher's states of all tokens in K dimensions, spread 1
 
     def save(self, path: Path) -> None:
         """Write one `.npz`; the sentences as one run of tokens and their lengths."""
@@ -38,7 +38,7 @@ class TransferSet:
             lengths=np.array([len(s) for s in self.sentences]),
             labels=self.labels,
             logits=self.logits,
-            hidden=self.hidden,
+            states=self.states,
         )
 
     @classmethod
@@ -50,7 +50,7 @@ class TransferSet:
                 sentences=[part.tolist() for part in parts],
                 labels=stored["labels"],
                 logits=stored["logits"],
-                hidden=stored["hidden"],
+                states=stored["states"],
             )
 
 
@@ -99,19 +99,27 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
 
 
 class DistillationLoss(nn.Module):
-    """The weighted sum of a recipe's parts. Its projection from the student's to the teacher's width is trained along."""
+    """The weighted sum of a recipe's parts. Its projection from the student's states to the teacher's is trained along."""
 
     def __init__(self, settings: Distillation, *, d_student: int, d_teacher: int):
         super().__init__()
         self.settings = settings
         self.projection = nn.Linear(d_student, d_teacher) if settings.hidden_weight else None
 
-    def forward(self, logits: Tensor, hidden: Tensor, labels: Tensor, target: Tensor, target_hidden: Tensor) -> Tensor:
-        """Logits (B, C), hidden (B, S), labels (B,) with NO_LABEL for none, target (B, C), target_hidden (B, D) -> ()."""
+    def forward(self, logits: Tensor, states: Tensor, labels: Tensor, target: Tensor, target_states: Tensor) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        Args:
+            logits: (B, C), the student's.
+            states: (N, S), the student's of all N valid tokens.
+            labels: (B,), NO_LABEL for none.
+            target: (B, C), the teacher's logits.
+            target_states: (N, K), the teacher's.
+        """
         soft = self.settings.soft_target_weight
         loss = soft * soft_target_loss(logits, target, self.settings.temperature)
         if soft < 1 and bool((labels != NO_LABEL).any()):
             loss = loss + (1 - soft) * F.cross_entropy(logits, labels, ignore_index=NO_LABEL)
         if self.projection is not None:
-            loss = loss + self.settings.hidden_weight * F.mse_loss(self.projection(hidden), target_hidden)
+            loss = loss + self.settings.hidden_weight * F.mse_loss(self.projection(states), target_states)
         return loss

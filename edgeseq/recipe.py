@@ -47,18 +47,18 @@ class Distillation:
     temperature: float = 2.0  # of the soft targets
     soft_target_weight: float = 1.0  # the rest of the weight is on the hard labels, where a sentence has one
     teacher_embeddings: bool = True  # start from the teacher's word embeddings, factorised to the student's width
-    hidden_weight: float = 0.0  # of matching the teacher's sentence vector through a projection
+    hidden_weight: float = 0.0  # of matching the teacher's hidden states of every token through a projection
     augmentations: int = 0  # sentences made per training sentence, labelled by the teacher
     mask_probability: float = 0.1  # of replacing a token by [MASK] in an augmented sentence
     ngram_probability: float = 0.25  # of cutting an augmented sentence to a random n-gram
-    ngram_max: int = 5  # words of the longest n-gram: short ones are cheap to label, and say what single words mean
+    ngram_max: int = 20  # words of the longest n-gram
 
     def in_words(self) -> tuple[str, ...]:
         """Which parts are switched on, for a report."""
         parts = {
             f"soft targets at temperature {self.temperature:g}": self.soft_target_weight > 0,
             "the teacher's word embeddings, pruned and factorised": self.teacher_embeddings,
-            "sentence vectors matched through a projection": self.hidden_weight > 0,
+            "hidden states of every token matched through a projection": self.hidden_weight > 0,
             f"{self.augmentations} augmented sentence(s) for each, labelled by the teacher": self.augmentations > 0,
         }
         return tuple(words for words, is_on in parts.items() if is_on)

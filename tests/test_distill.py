@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeseq import models
 from edgeseq.distill import (
     NO_LABEL,
     DistillationLoss,
@@ -18,6 +19,8 @@ from edgeseq.distill import (
     soft_target_loss,
 )
 from edgeseq.recipe import Distillation
+from edgeseq.steps.learn import TransferLoss
+from edgeseq.tasks.classification import Batch, padded
 
 CLS, SEP, MASK = 2, 3, 4
 BATCHES = st.tuples(st.integers(1, 5), st.integers(2, 4), st.integers(0, 999))  # (B, C, seed)
@@ -192,15 +195,33 @@ def test_transfer_set_survives_a_round_trip(tmp_path: Path) -> None:
         sentences=[[2, 5, 3], [2, 3], [2, 6, 7, 8, 3]],
         labels=np.array([1, NO_LABEL, 0]),
         logits=rng.normal(size=(3, 2)).astype(np.float32),
-        hidden=rng.normal(size=(3, 4)).astype(np.float32),
+        states=rng.normal(size=(10, 4)).astype(np.float16),
     )
 
     written.save(tmp_path / "transfer.npz")
     loaded = TransferSet.load(tmp_path / "transfer.npz")
 
     assert loaded.sentences == written.sentences
-    for name in ("labels", "logits", "hidden"):
+    for name in ("labels", "logits", "states"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(written, name))
+
+
+def test_each_token_is_matched_with_its_own_state_of_the_teacher() -> None:
+    sentences = [[2, 5, 3], [2, 3], [2, 6, 7, 8, 3]]
+    states = np.arange(10, dtype=np.float16)[:, None] * np.ones(4, np.float16)  # the state of token n is n
+    empty = np.zeros((3, 2), np.float32)
+    transfer = TransferSet(sentences=sentences, labels=np.full(3, NO_LABEL), logits=empty, states=states)
+    student = models.build("bilstm", {"n_vocab": 10, "d_model": 4, "d_hidden": 4}).eval()
+    loss = TransferLoss(student, transfer, Distillation(soft_target_weight=1.0, hidden_weight=1.0))
+    seen: dict[str, torch.Tensor] = {}
+    loss.parts.register_forward_hook(lambda module, given, result: seen.update(states=given[1], target=given[4]))
+    index = np.array([2, 0])
+
+    loss(Batch(index=index, tokens=padded([sentences[i] for i in index])))
+
+    assert seen["target"][:, 0].tolist() == [5, 6, 7, 8, 9, 0, 1, 2]
+    alone = student.states(padded([sentences[0]]))[0]
+    assert torch.allclose(seen["states"][5:], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +232,7 @@ def test_transfer_set_survives_a_round_trip(tmp_path: Path) -> None:
         (
             Distillation(soft_target_weight=0, teacher_embeddings=False, hidden_weight=1, augmentations=2),
             (
-                "sentence vectors matched through a projection",
+                "hidden states of every token matched through a projection",
                 "2 augmented sentence(s) for each, labelled by the teacher",
             ),
         ),

@@ -79,14 +79,15 @@ def test_row_of_nothing_but_padding_gives_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_classify_gives_the_sentence_vector_that_the_head_reads(name: str) -> None:
+def test_classify_gives_the_states_that_are_pooled_for_the_head(name: str) -> None:
     model = build(name)
+    tokens = padded([[1, 2, 3], [4]])
 
     with torch.no_grad():
-        logits, vector = model.classify(padded([[1, 2, 3], [4]]))
+        logits, states = model.classify(tokens)
 
-    assert vector.shape == (2, model.head.in_features)
-    assert torch.allclose(logits, model.head(vector), atol=1e-6)
+    assert states.shape == (2, 3, model.d_states)
+    assert torch.allclose(logits, model.head(model.pool(states, tokens != 0)), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -184,7 +185,7 @@ def test_bert_computes_what_the_transformers_library_computes(layers: int, heads
 
     with torch.no_grad():
         expected = theirs(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
-        actual = ours.hidden(tokens)
+        actual = ours.states(tokens)
 
     assert np.allclose(actual[valid], expected[valid], atol=2e-5)
 

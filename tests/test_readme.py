@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from edgeseq.cli import main
 from tests.support_table import README, updated
 
 
@@ -22,3 +23,14 @@ def test_every_file_that_is_linked_exists() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README.read_text())
 
     assert links and all((README.parent / Path(link)).exists() for link in links)
+
+
+def test_the_script_that_the_readme_shows_converts(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(# my_model\.py\n.*?)```", README.read_text(), re.DOTALL)
+    script = tmp_path / "my_model.py"
+    script.write_text(block)
+
+    code = main(["convert", str(script), "--output", str(tmp_path / "out"), "--format", "tflite", "--scheme", "fp32"])
+
+    assert code == 0
+    assert (tmp_path / "out" / "artifacts" / "my_model" / "tflite" / "fp32" / "my_model.tflite").is_file()

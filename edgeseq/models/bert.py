@@ -54,6 +54,7 @@ class Bert(Classifier):
     def __init__(self, spec: BertSpec):
         super().__init__()
         self.spec = spec
+        self.d_states = spec.d_model
         self.embedding = nn.Embedding(spec.n_vocab, spec.d_model)
         self.position = nn.Embedding(spec.max_length, spec.d_model)
         self.segment = nn.Embedding(2, spec.d_model)  # every token is of segment 0
@@ -62,8 +63,7 @@ class Bert(Classifier):
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.d_model, spec.n_classes)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T) -> the last layer's states (B, T, D)."""
+    def states(self, tokens: Tensor) -> Tensor:
         mask = additive_mask(tokens != self.spec.pad_token)
         positions = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
         x = self.embedding(tokens) + self.position(positions) + self.segment.weight[0]  # (B, T) -> (B, T, D)
@@ -72,10 +72,8 @@ class Bert(Classifier):
             x = block(x, mask)
         return x
 
-    def classify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T) -> logits (B, C) and the sentence vector (B, D) they come from."""
-        pooled = masked_mean(self.hidden(tokens), tokens != self.spec.pad_token)
-        return self.head(self.dropout(pooled)), pooled
+    def pool(self, states: Tensor, valid: Tensor) -> Tensor:
+        return masked_mean(states, valid)  # (B, D)
 
 
 # Our names -> those of a `transformers` BertModel checkpoint.

@@ -30,18 +30,19 @@ class BiLSTM(Classifier):
     def __init__(self, spec: BiLSTMSpec):
         super().__init__()
         self.spec = spec
+        self.d_states = 2 * spec.d_hidden
         self.embedding = nn.Embedding(spec.n_vocab, spec.d_model)
         self.lstm = LSTM(spec.d_model, spec.d_hidden, spec.n_layers, batch_first=True, bidirectional=True)
         self.head = nn.Linear(4 * spec.d_hidden, spec.n_classes)
         self.dropout = nn.Dropout(spec.dropout)
 
-    def classify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T) -> logits (B, C) and the sentence vector (B, 4H) they come from."""
-        valid = tokens != self.spec.pad_token  # (B, T)
+    def states(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens != self.spec.pad_token).sum(1).clamp(min=1)  # (B,)
         x = self.dropout(self.embedding(tokens))  # (B, T, D)
-        y, _ = self.lstm(x, lengths=valid.sum(1).clamp(min=1))  # (B, T, 2H)
-        pooled = torch.cat([masked_mean(y, valid), masked_max(y, valid)], dim=1)  # (B, 4H)
-        return self.head(self.dropout(pooled)), pooled
+        return self.lstm(x, lengths=lengths)[0]  # (B, T, 2H)
+
+    def pool(self, states: Tensor, valid: Tensor) -> Tensor:
+        return torch.cat([masked_mean(states, valid), masked_max(states, valid)], dim=1)  # (B, 4H)
 
 
 class BiLSTMArchitecture(Architecture):

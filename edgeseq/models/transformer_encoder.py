@@ -52,6 +52,7 @@ class TransformerEncoder(Classifier):
     def __init__(self, spec: TransformerEncoderSpec):
         super().__init__()
         self.spec = spec
+        self.d_states = spec.d_model
         self.embedding = nn.Embedding(spec.n_vocab, spec.d_model)
         self.position = nn.Embedding(spec.max_length, spec.d_model)
         with torch.no_grad():
@@ -61,17 +62,16 @@ class TransformerEncoder(Classifier):
         self.head = nn.Linear(2 * spec.d_model, spec.n_classes)
         self.dropout = nn.Dropout(spec.dropout)
 
-    def classify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T) -> logits (B, C) and the sentence vector (B, 2D) they come from."""
-        valid = tokens != self.spec.pad_token  # (B, T)
-        mask = additive_mask(valid)  # (B, 1, 1, T)
+    def states(self, tokens: Tensor) -> Tensor:
+        mask = additive_mask(tokens != self.spec.pad_token)  # (B, 1, 1, T)
         positions = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
         x = self.dropout(self.embedding(tokens) + self.position(positions))  # (B, T, D)
         for block in self.blocks:
             x = block(x, mask)
-        x = self.norm(x)
-        pooled = torch.cat([masked_mean(x, valid), masked_max(x, valid)], dim=1)  # (B, 2D)
-        return self.head(self.dropout(pooled)), pooled
+        return self.norm(x)  # (B, T, D)
+
+    def pool(self, states: Tensor, valid: Tensor) -> Tensor:
+        return torch.cat([masked_mean(states, valid), masked_max(states, valid)], dim=1)  # (B, 2D)
 
 
 def sinusoids(length: int, width: int) -> Tensor:

@@ -77,14 +77,18 @@ class TransferLoss:
         self.model = model
         self.labels = torch.from_numpy(transfer.labels).to(device)
         self.logits = torch.from_numpy(transfer.logits).to(device)
-        self.hidden = torch.from_numpy(transfer.hidden).to(device)
-        sizes = {"d_student": model.head.in_features, "d_teacher": transfer.hidden.shape[1]}
+        self.states = torch.from_numpy(transfer.states).to(device)
+        self.ends = torch.from_numpy(np.cumsum([len(s) for s in transfer.sentences])).to(device)
+        sizes = {"d_student": model.d_states, "d_teacher": transfer.states.shape[1]}
         self.parts = DistillationLoss(settings, **sizes).to(device)
 
     def __call__(self, batch: Batch) -> Tensor:
-        index = torch.from_numpy(batch.index)
-        logits, hidden = self.model.classify(batch.tokens.to(self.labels.device))
-        return self.parts(logits, hidden, self.labels[index], self.logits[index], self.hidden[index])
+        index, tokens = torch.from_numpy(batch.index), batch.tokens.to(self.labels.device)
+        valid = tokens != self.model.spec.pad_token  # (B, T)
+        logits, states = self.model.classify(tokens)
+        first = self.ends[index] - valid.sum(1)
+        rows = (first[:, None] + torch.arange(tokens.shape[1], device=first.device))[valid]  # (N,)
+        return self.parts(logits, states[valid], self.labels[index], self.logits[index], self.states[rows].float())
 
 
 def train(

@@ -1,18 +1,22 @@
-"""Build the transfer set: the training sentences and augmented ones, with the teacher's logits and sentence vectors."""
+"""Build the transfer set: training sentences and augmented ones, with the teacher's logits and hidden states."""
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edgeseq.data.encoded import Encoded
 from edgeseq.distill import NO_LABEL, TransferSet, augmented
 from edgeseq.models import saved
+from edgeseq.models.classifier import Classifier
 from edgeseq.recipe import Distillation, options_from
-from edgeseq.tasks.classification import in_order_of_length
+from edgeseq.tasks.classification import in_order_of_length, padded
 from edgeseq.tokens.wordpiece import MASK, WordPiece
 from edgeseq.train import default_device
 from edgeseq.worker import Job
 
 BATCH = 64
+DIRECTIONS = 64  # K, principal ones of the teacher's states: the students match these, and the file stays small
+SAMPLE = 256  # sentences that the directions are found from
 
 
 def work(job: Job) -> None:
@@ -26,23 +30,42 @@ def work(job: Job) -> None:
         corpus.train.sentences, settings, mask_token=small.ids[MASK], rng=rng
     )
     in_large = np.array(small.rows_in(large))
-    logits, hidden = label(job, [in_large[s].tolist() for s in sentences])
-    hidden = (hidden - hidden.mean(0)) / hidden.std()  # so that a weight means the same whatever the teacher's scale
+    logits, states = label(job, [in_large[s].tolist() for s in sentences])
     labels = np.full(len(sentences), NO_LABEL)
     labels[: len(corpus.train.labels)] = corpus.train.labels
-    TransferSet(sentences=sentences, labels=labels, logits=logits, hidden=hidden).save(job.out / "transfer.npz")
+    TransferSet(sentences=sentences, labels=labels, logits=logits, states=states).save(job.out / "transfer.npz")
 
 
 @torch.no_grad()
 def label(job: Job, sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """The teacher's logits (N, C) and sentence vectors (N, D) of sentences in its own tokens."""
+    """The teacher's logits (N, C) of sentences in its own tokens, and its states (sum of lengths, K) along its directions."""
     teacher = saved.load(job.needs["teacher"]).to(default_device())
+    mean, directions = principal_directions(teacher, sentences[:SAMPLE])
+    ends = np.cumsum([len(s) for s in sentences])
     logits = np.empty((len(sentences), teacher.spec.n_classes), np.float32)
-    hidden = np.empty((len(sentences), teacher.spec.d_model), np.float32)
+    states = np.empty((ends[-1], directions.shape[1]), np.float16)
     done = 0
     for batch in in_order_of_length(sentences, BATCH):
-        outputs = teacher.classify(batch.tokens.to(teacher.head.weight.device))
-        logits[batch.index], hidden[batch.index] = (x.float().cpu().numpy() for x in outputs)
+        tokens = batch.tokens.to(mean.device)
+        of_sentences, of_tokens = teacher.classify(tokens)
+        logits[batch.index] = of_sentences.float().cpu().numpy()
+        projected = ((of_tokens.float() - mean) @ directions).half().cpu().numpy()
+        for row, sentence in enumerate(batch.index):
+            end = ends[sentence]
+            states[end - len(sentences[sentence]) : end] = projected[row, : len(sentences[sentence])]
         done += len(batch.index)
         job.progress(done, len(sentences), "sentences labelled by the teacher")
-    return logits, hidden
+    return logits, states
+
+
+def principal_directions(teacher: Classifier, sentences: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """The mean (D,) of the teacher's states, and the directions (D, K) of their largest variance.
+
+    Scaled so that a projected state has a spread of 1: a weight of its loss means the same whatever the teacher's scale.
+    """
+    tokens = padded(sentences).to(teacher.head.weight.device)
+    states = teacher.states(tokens)[tokens != teacher.spec.pad_token].float()  # (N, D)
+    mean = states.mean(0)
+    _, _, axes = torch.linalg.svd(states - mean, full_matrices=False)
+    directions = axes[:DIRECTIONS].T
+    return mean, directions / ((states - mean) @ directions).std()

@@ -92,31 +92,51 @@ def plan(recipe: Recipe) -> list[Stage]:
             threads=None,
         ),
     ]
-    for name, student in recipe.students.items():
-        stages += student_stages(name, values, has_control=student.control_training is not None)
+    stages += [distilled_stage(name, values) for name in recipe.students]
+    stages += [control_stage(name, values) for name, s in recipe.students.items() if s.control_training is not None]
+    stages += [captured_stage(name, values) for name in recipe.students]
     for name in recipe.students:
         stages += artifact_stages(name, recipe.formats, recipe.schemes)
     formats = dict.fromkeys(recipe.students, recipe.formats)
     return [*stages, *parity_stages(formats), measurement_stage(formats, recipe.measuring, has_teacher=True)]
 
 
-def student_stages(name: str, recipe: Mapping[str, Any], *, has_control: bool) -> list[Stage]:
-    """Distil a student, train its control, and capture the student."""
-    common = {"seed": recipe["seed"], "student": recipe["students"][name]}
-    distilled = Stage(
-        name=f"students/{name}",
+def distilled_stage(student: str, recipe: Mapping[str, Any]) -> Stage:
+    """Distil a student from the teacher."""
+    return Stage(
+        name=f"students/{student}",
         work="edgeseq.steps.learn:distil",
-        settings={**common, "distillation": recipe["distillation"]},
+        settings={
+            "seed": recipe["seed"],
+            "student": recipe["students"][student],
+            "distillation": recipe["distillation"],
+        },
         needs=("data", "teacher", "transfer"),
     )
-    control = Stage(name=f"controls/{name}", work="edgeseq.steps.learn:control", settings=common, needs=("data",))
-    captured = Stage(
-        name=f"models/{name}",
-        work="edgeseq.steps.capture:work",
-        settings={"student": name, "max_length": recipe["max_length"], "bench_length": recipe["measuring"]["length"]},
-        needs=("data", distilled.name),
+
+
+def control_stage(student: str, recipe: Mapping[str, Any]) -> Stage:
+    """Train the same student without the teacher."""
+    return Stage(
+        name=f"controls/{student}",
+        work="edgeseq.steps.learn:control",
+        settings={"seed": recipe["seed"], "student": recipe["students"][student]},
+        needs=("data",),
     )
-    return [distilled, *([control] if has_control else []), captured]
+
+
+def captured_stage(student: str, recipe: Mapping[str, Any]) -> Stage:
+    """Capture a distilled student."""
+    return Stage(
+        name=f"models/{student}",
+        work="edgeseq.steps.capture:work",
+        settings={
+            "student": student,
+            "max_length": recipe["max_length"],
+            "bench_length": recipe["measuring"]["length"],
+        },
+        needs=("data", f"students/{student}"),
+    )
 
 
 def artifact_stages(model: str, formats: Sequence[str], schemes: Sequence[str]) -> list[Stage]:

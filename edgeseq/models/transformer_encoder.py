@@ -45,7 +45,7 @@ class Stem(nn.Module):
         self.after = nn.Linear(d_model, d_model, bias=False)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """x (B, T, D), zero where padded, positions (T,) from 0 on -> (B, T, D)."""
+        """Inputs (B, T, D), zero where padded, and positions (T,) from 0 on -> (B, T, D)."""
         has_previous = (positions > 0).to(positions.dtype)  # (T,)
         has_following = (positions < positions.shape[0] - 1).to(positions.dtype)  # (T,)
         previous = x.index_select(1, positions - has_previous) * has_previous.to(x.dtype)[:, None]  # (B, T, D)

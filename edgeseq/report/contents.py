@@ -60,6 +60,8 @@ class ArtifactRow:
     latency_ms_p90_1thread: float | None
     latency_ms_p99_1thread: float | None
     latency_ms_p50_all_threads: float | None
+    latency_ms_p90_all_threads: float | None = None
+    latency_ms_p99_all_threads: float | None = None
     peak_rss_bytes: int | None  # above the process's baseline
     samples_ms: tuple[float, ...]  # one thread
 

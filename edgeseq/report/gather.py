@@ -153,6 +153,8 @@ def _row(
         latency_ms_p90_1thread=single.latency_ms_p90 if single else None,
         latency_ms_p99_1thread=single.latency_ms_p99 if single else None,
         latency_ms_p50_all_threads=many.latency_ms_p50 if many else None,
+        latency_ms_p90_all_threads=many.latency_ms_p90 if many else None,
+        latency_ms_p99_all_threads=many.latency_ms_p99 if many else None,
         peak_rss_bytes=single.peak_rss_bytes if single else None,
         samples_ms=single.samples_ms if single else (),
     )

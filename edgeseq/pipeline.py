@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def convert(script: Path, formats: Sequence[str], schemes: Sequence[str], root: 
 def verify(root: Path, watcher: Watcher) -> Report:
     """Run every artifact of a run folder again and compare it with its reference."""
     request, found = opened(root)
-    stages = parity_stages(formats_by_model(found))
+    stages = [replace(stage, is_kept=False) for stage in parity_stages(formats_by_model(found))]
     return carry_out(stages, root, watcher, title=request["title"], request=request["request"], given=found)
 
 
@@ -53,7 +53,9 @@ def bench(root: Path, measuring: Measuring, watcher: Watcher) -> Report:
     """Measure every artifact of a run folder again."""
     request, found = opened(root)
     stage = measurement_stage(formats_by_model(found), measuring, has_teacher="teacher" in found)
-    return carry_out([stage], root, watcher, title=request["title"], request=request["request"], given=found)
+    return carry_out(
+        [replace(stage, is_kept=False)], root, watcher, title=request["title"], request=request["request"], given=found
+    )
 
 
 def report(root: Path) -> Report:
@@ -194,13 +196,13 @@ def carry_out(
     with exclusive(root):
         write_atomically(root / "request.json", json.dumps({"title": title, "request": request}, indent=1))
         done = scheduler.run(stages, root, watcher, given=given or {})
-        write_atomically(root / "manifest.json", manifest(title, request, done, stages))
+        write_atomically(root / "manifest.json", manifest(title, request, done))
         return gather.write(root, title=title)
 
 
-def manifest(title: str, request: Mapping[str, Any], done: Mapping[str, Done], stages: Sequence[Stage]) -> str:
+def manifest(title: str, request: Mapping[str, Any], done: Mapping[str, Done]) -> str:
     """What was made, with the hash of every file; measurements are named without one, since they differ from run to run."""
-    measured = sorted(stage.name for stage in stages if not stage.is_repeatable)
+    measured = sorted(name for name, stage in done.items() if not stage.is_repeatable)
     made = {name: dict(sorted(done[name].files.items())) for name in sorted(done) if name not in measured}
     contents = {
         "schema_version": SCHEMA_VERSION,

@@ -43,6 +43,7 @@ class Done:
 
     key: str
     files: Mapping[str, str]
+    is_repeatable: bool = True  # as its stage says
 
     @property
     def sha256(self) -> str:
@@ -66,7 +67,7 @@ def find_done(stage: Stage, key: str, root: Path) -> Done | None:
         intact = record["key"] == key and all(file_sha256(folder / f) == h for f, h in record["files"].items())
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
         return None
-    return Done(key, record["files"]) if intact else None
+    return Done(key, record["files"], stage.is_repeatable) if intact else None
 
 
 def recorded(name: str, root: Path) -> Done:
@@ -82,7 +83,7 @@ def recorded(name: str, root: Path) -> Done:
             raise RequestError(
                 f"'{folder / file}' is not the file that the run wrote; repeat the command that began the run"
             )
-    return Done(record["key"], record["files"])
+    return Done(record["key"], record["files"], record["is_repeatable"])
 
 
 def open_partial(stage: Stage, root: Path) -> Path:
@@ -95,7 +96,8 @@ def open_partial(stage: Stage, root: Path) -> Path:
 def finish(stage: Stage, key: str, partial: Path, root: Path) -> Done:
     """Record the hashes of what a stage wrote and move its folder into place."""
     files = {path.relative_to(partial).as_posix(): file_sha256(path) for path in tree_files(partial)}
-    (partial / RECORD).write_text(json.dumps({"key": key, "files": files}, indent=1))
+    record = {"key": key, "is_repeatable": stage.is_repeatable, "files": files}
+    (partial / RECORD).write_text(json.dumps(record, indent=1))
     final = root / stage.name
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
@@ -103,7 +105,7 @@ def finish(stage: Stage, key: str, partial: Path, root: Path) -> Done:
         shutil.rmtree(stale, ignore_errors=True)
         final.rename(stale)
     partial.rename(final)
-    return Done(key, files)
+    return Done(key, files, stage.is_repeatable)
 
 
 def in_order(stages: Sequence[Stage], *, after: Collection[str]) -> tuple[Stage, ...]:

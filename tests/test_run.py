@@ -89,10 +89,14 @@ def test_a_second_run_reuses_every_stage_and_writes_the_same_manifest(finished: 
 
 
 def test_verify_and_report_work_on_what_run_wrote(finished: Path, tmp_path: Path) -> None:
+    before = (finished / "manifest.json").read_bytes()
+
     again = edgeseq("verify", str(finished), "--json", str(tmp_path / "verified.json"))
     table = edgeseq("report", str(finished))
 
     assert again.returncode == 0, again.stderr
+    assert again.stderr.count(": started") == 6, "each model in each format is run again"
+    assert (finished / "manifest.json").read_bytes() == before
     assert len(json.loads((tmp_path / "verified.json").read_text())["artifacts"]) == 18
     assert table.returncode == 0 and "bilstm" in table.stdout
 
@@ -124,3 +128,14 @@ def kill_when_started(stage: str, recipe: Path, root: Path) -> None:
                 break
         else:
             pytest.fail(f"stage '{stage}' never started")
+
+
+def test_bench_measures_again_each_time(finished: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(finished, tmp_path / "copy"))
+    before = (root / "manifest.json").read_bytes()
+
+    for _ in range(2):
+        result = edgeseq("bench", str(root), "--runs", "3", "--rounds", "1")
+        assert result.returncode == 0, result.stderr
+        assert "measurements: started" in result.stderr
+    assert (root / "manifest.json").read_bytes() == before

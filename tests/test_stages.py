@@ -73,7 +73,7 @@ def test_record_names_every_file_with_its_hash(root: Path) -> None:
 
     record = json.loads((root / "top" / RECORD).read_text())
     written = {"text": file_sha256(root / "top" / "text"), "inner/copy": file_sha256(root / "top" / "inner" / "copy")}
-    assert record == {"key": done["top"].key, "files": written}
+    assert record == {"key": done["top"].key, "is_repeatable": True, "files": written}
 
 
 def test_what_a_stage_prints_goes_to_its_log(root: Path) -> None:

@@ -1,8 +1,8 @@
 """Distillation: a small student learns from a large teacher's outputs, embeddings and hidden states.
 
-Four parts, each a switch of the recipe: soft targets (Hinton et al. 2015), the teacher's word embeddings as a start,
-hidden-state matching through a projection (Romero et al. 2015), and a transfer set augmented by masking and n-gram sampling
-(Tang et al. 2019, section 3.3).
+Five parts, each a switch of the recipe: soft targets (Hinton et al. 2015), the teacher's embeddings as a start,
+hidden-state matching through a projection (Romero et al. 2015), words hidden from the student alone (word dropout, Iyyer et
+al. 2015), and a transfer set augmented by masking and n-gram sampling (Tang et al. 2019, section 3.3).
 """
 
 from collections.abc import Sequence
@@ -75,18 +75,15 @@ def augmented(
     return made
 
 
-def factorised_embeddings(table: Tensor, counts: Tensor, width: int) -> Tensor:
-    """The table (V, D) projected to its `width` most important directions (V, width), scaled to a root mean square of 1.
+def with_word_dropout(tokens: Tensor, probability: float, *, mask_token: int, pad_token: int) -> Tensor:
+    """Tokens (B, T), a random part of them replaced by `mask_token`; padding and the first token, [CLS], stay.
 
-    Principal components over the text, that is with every row weighted by how often its token occurs (`counts`, (V,)): the
-    directions that frequent words need come first.
+    The student answers for the sentence that the teacher read, so that no new sentence needs labelling: as useful as the
+    augmentation of Tang et al. and free, since every epoch hides other words.
     """
-    weights = (counts.float() + 1.0).unsqueeze(1)
-    mean = (table * weights).sum(0) / weights.sum()
-    centred = table - mean
-    _, _, directions = torch.linalg.svd(centred * weights.sqrt(), full_matrices=False)
-    projected = centred @ directions[:width].T
-    return projected / projected.square().mean().sqrt()
+    hidden = (torch.rand(tokens.shape, device=tokens.device) < probability) & (tokens != pad_token)
+    hidden[:, 0] = False
+    return tokens.masked_fill(hidden, mask_token)
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

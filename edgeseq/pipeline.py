@@ -84,7 +84,7 @@ def plan(recipe: Recipe) -> list[Stage]:
             work="edgeseq.steps.teach:work",
             settings={**common, "teacher": values["teacher"]},
             needs=("data",),
-            threads=None,
+            threads=-1,  # the controls learn on the core that is left
         ),
         Stage(
             name="transfer",

@@ -47,7 +47,9 @@ class Distillation:
     temperature: float = 2.0  # of the soft targets
     soft_target_weight: float = 1.0  # the rest of the weight is on the hard labels, where a sentence has one
     teacher_embeddings: bool = True  # start from the teacher's word embeddings, factorised to the student's width
+    expected_states: bool = False  # and from its mean hidden state of every token
     hidden_weight: float = 0.0  # of matching the teacher's hidden states of every token through a projection
+    word_dropout: float = 0.0  # probability of hiding from the student a token that the teacher saw
     augmentations: int = 0  # sentences made per training sentence, labelled by the teacher
     mask_probability: float = 0.1  # of replacing a token by [MASK] in an augmented sentence
     ngram_probability: float = 0.25  # of cutting an augmented sentence to a random n-gram
@@ -58,7 +60,9 @@ class Distillation:
         parts = {
             f"soft targets at temperature {self.temperature:g}": self.soft_target_weight > 0,
             "the teacher's word embeddings, pruned and factorised": self.teacher_embeddings,
+            "its mean state of every token as a part of them": self.teacher_embeddings and self.expected_states,
             "hidden states of every token matched through a projection": self.hidden_weight > 0,
+            f"words hidden from the student with probability {self.word_dropout:g}": self.word_dropout > 0,
             f"{self.augmentations} augmented sentence(s) for each, labelled by the teacher": self.augmentations > 0,
         }
         return tuple(words for words, is_on in parts.items() if is_on)

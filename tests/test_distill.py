@@ -15,8 +15,8 @@ from edgeseq.distill import (
     DistillationLoss,
     TransferSet,
     augmented,
-    factorised_embeddings,
     soft_target_loss,
+    with_word_dropout,
 )
 from edgeseq.recipe import Distillation
 from edgeseq.steps.learn import TransferLoss
@@ -92,38 +92,6 @@ def test_projection_is_trained_along_only_where_it_is_used() -> None:
 
     assert [p.shape for p in with_hidden.parameters()] == [(5, 3), (5,)]
     assert list(without.parameters()) == []
-
-
-@given(seed=st.integers(0, 99), width=st.integers(1, 6))
-def test_factorised_embeddings_are_the_principal_components_of_the_text(seed: int, width: int) -> None:
-    rng = np.random.default_rng(seed)
-    table, counts = rng.normal(size=(12, 6)), rng.integers(0, 5, 12)
-
-    found = factorised_embeddings(torch.from_numpy(table).float(), torch.from_numpy(counts), width).numpy()
-
-    text = np.repeat(table, counts + 1, axis=0)  # every token as often as it occurs, and once more
-    covariance = np.cov(text.T, bias=True)
-    values, vectors = np.linalg.eigh(covariance)
-    expected = (table - text.mean(0)) @ vectors[:, np.argsort(values)[::-1][:width]]
-    expected /= np.sqrt(np.square(expected).mean())
-    signs = np.sign((found * expected).sum(0))  # a direction has no sign of its own
-    np.testing.assert_allclose(found, expected * signs, atol=2e-3)
-
-
-def test_factorised_embeddings_have_a_root_mean_square_of_one() -> None:
-    found = factorised_embeddings(torch.randn(50, 8) * 7 + 3, torch.randint(0, 9, (50,)), 4)
-
-    assert found.shape == (50, 4)
-    assert found.square().mean().sqrt().item() == pytest.approx(1.0, abs=1e-5)
-
-
-def test_factorised_embeddings_at_full_width_keep_all_distances() -> None:
-    table = torch.randn(20, 6)
-
-    found = factorised_embeddings(table, torch.ones(20), 6)
-
-    ratio = torch.pdist(found) / torch.pdist(table)
-    assert torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-4)
 
 
 def make(sentences: list[list[int]], settings: Distillation, seed: int = 0) -> list[list[int]]:
@@ -212,7 +180,7 @@ def test_each_token_is_matched_with_its_own_state_of_the_teacher() -> None:
     empty = np.zeros((3, 2), np.float32)
     transfer = TransferSet(sentences=sentences, labels=np.full(3, NO_LABEL), logits=empty, states=states)
     student = models.build("bilstm", {"n_vocab": 10, "d_model": 4, "d_hidden": 4}).eval()
-    loss = TransferLoss(student, transfer, Distillation(soft_target_weight=1.0, hidden_weight=1.0))
+    loss = TransferLoss(student, transfer, Distillation(soft_target_weight=1.0, hidden_weight=1.0), mask_token=4)
     seen: dict[str, torch.Tensor] = {}
     loss.parts.register_forward_hook(lambda module, given, result: seen.update(states=given[1], target=given[4]))
     index = np.array([2, 0])
@@ -224,15 +192,56 @@ def test_each_token_is_matched_with_its_own_state_of_the_teacher() -> None:
     assert torch.allclose(seen["states"][5:], alone, atol=1e-6)
 
 
+def test_word_dropout_hides_about_that_many_tokens_and_neither_padding_nor_the_first() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randint(5, 100, (200, 50))
+    tokens[:, 40:] = 0
+
+    seen = with_word_dropout(tokens, 0.2, mask_token=4, pad_token=0)
+
+    hidden = seen == 4
+    assert torch.equal(seen[~hidden], tokens[~hidden])
+    assert not hidden[:, 0].any()
+    assert not hidden[:, 40:].any()
+    assert hidden[:, 1:40].float().mean().item() == pytest.approx(0.2, abs=0.02)
+
+
+def test_no_word_dropout_leaves_the_sentence() -> None:
+    tokens = torch.tensor([[2, 5, 6, 3]])
+
+    assert torch.equal(with_word_dropout(tokens, 0.0, mask_token=4, pad_token=0), tokens)
+
+
+def test_the_student_alone_does_not_see_the_words_that_are_dropped() -> None:
+    transfer = TransferSet(
+        sentences=[[2, 5, 6, 3]],
+        labels=np.full(1, NO_LABEL),
+        logits=np.zeros((1, 2), np.float32),
+        states=np.zeros((4, 4), np.float16),
+    )
+    student = models.build("bilstm", {"n_vocab": 10, "d_model": 4, "d_hidden": 4}).eval()
+    settings = Distillation(hidden_weight=1.0, word_dropout=1.0)
+    loss = TransferLoss(student, transfer, settings, mask_token=4)
+    fed: list[torch.Tensor] = []
+    student.embedding.register_forward_hook(lambda module, inputs, result: fed.append(inputs[0]))
+
+    loss(Batch(index=np.array([0]), tokens=padded(transfer.sentences)))
+
+    assert fed[0].tolist() == [[2, 4, 4, 4]]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         (Distillation(soft_target_weight=0, teacher_embeddings=False), ()),
         (Distillation(temperature=3.0, teacher_embeddings=False), ("soft targets at temperature 3",)),
         (
-            Distillation(soft_target_weight=0, teacher_embeddings=False, hidden_weight=1, augmentations=2),
+            Distillation(
+                soft_target_weight=0, teacher_embeddings=False, hidden_weight=1, word_dropout=0.25, augmentations=2
+            ),
             (
                 "hidden states of every token matched through a projection",
+                "words hidden from the student with probability 0.25",
                 "2 augmented sentence(s) for each, labelled by the teacher",
             ),
         ),

@@ -10,17 +10,16 @@ from torch import Tensor, nn
 
 from edgeseq import models
 from edgeseq.data.encoded import Encoded
-from edgeseq.distill import DistillationLoss, TransferSet, factorised_embeddings
+from edgeseq.distill import NO_LABEL, DistillationLoss, TransferSet, with_word_dropout
+from edgeseq.embeddings import starting_table
 from edgeseq.models import saved
 from edgeseq.models.classifier import Classifier
 from edgeseq.recipe import Distillation, StudentRecipe, Training, options_from
 from edgeseq.result import TrainingResult
 from edgeseq.tasks.classification import Batch, in_random_order
-from edgeseq.tokens.wordpiece import WordPiece
+from edgeseq.tokens.wordpiece import MASK, WordPiece
 from edgeseq.train import default_device, fit, set_deterministic
 from edgeseq.worker import Job
-
-EMBEDDING_SCALE = 0.3  # root mean square of the embeddings a student starts from; 0.1 and 1 learned more slowly
 
 
 def distil(job: Job) -> None:
@@ -30,8 +29,9 @@ def distil(job: Job) -> None:
     corpus, model = begin(job, recipe)
     transfer = TransferSet.load(job.needs["transfer"] / "transfer.npz")
     if settings.teacher_embeddings:
-        start_from_teacher(model, job, corpus)
-    loss = TransferLoss(model, transfer, settings)
+        start_from_teacher(model, job, transfer, with_states=settings.expected_states)
+    mask_token = WordPiece.load(job.needs["data"] / "student.vocab.txt").ids[MASK]
+    loss = TransferLoss(model, transfer, settings, mask_token=mask_token)
     train(job, nn.ModuleList([model, loss.parts]), transfer.sentences, loss, recipe.training)
     leave(job, model, recipe, corpus)
 
@@ -58,23 +58,27 @@ def begin(job: Job, recipe: StudentRecipe) -> tuple[Encoded, Classifier]:
     return corpus, models.build(recipe.model, {**sizes, **recipe.options}).to(default_device())
 
 
-def start_from_teacher(model: Classifier, job: Job, corpus: Encoded) -> None:
-    """Fill the student's embedding table from the teacher's rows for its vocabulary, factorised to its width."""
+def start_from_teacher(model: Classifier, job: Job, transfer: TransferSet, *, with_states: bool) -> None:
+    """Fill the student's embedding table with what the teacher knows of the tokens of its vocabulary."""
     small = WordPiece.load(job.needs["data"] / "student.vocab.txt")
     large = WordPiece.load(job.needs["data"] / "teacher.vocab.txt")
     table = load_file(job.needs["teacher"] / saved.WEIGHTS)["embedding.weight"][small.rows_in(large)]
-    counts = np.bincount(np.concatenate(corpus.train.sentences), minlength=corpus.n_vocab)
-    width = model.embedding.embedding_dim
+    is_real = transfer.labels != NO_LABEL  # augmented sentences say little of how words are used
+    lengths = [len(s) for s in transfer.sentences]
+    tokens = torch.from_numpy(np.concatenate([s for s, real in zip(transfer.sentences, is_real, strict=True) if real]))
+    states = torch.from_numpy(transfer.states[np.repeat(is_real, lengths)]).float() if with_states else None
     with torch.no_grad():
-        model.embedding.weight.copy_(EMBEDDING_SCALE * factorised_embeddings(table, torch.from_numpy(counts), width))
+        model.embedding.weight.copy_(starting_table(table, tokens, states, model.embedding.embedding_dim))
 
 
 class TransferLoss:
     """The distillation loss of a batch of the transfer set."""
 
-    def __init__(self, model: Classifier, transfer: TransferSet, settings: Distillation):
+    def __init__(self, model: Classifier, transfer: TransferSet, settings: Distillation, *, mask_token: int):
         device = default_device()
         self.model = model
+        self.word_dropout = settings.word_dropout
+        self.mask_token = mask_token
         self.labels = torch.from_numpy(transfer.labels).to(device)
         self.logits = torch.from_numpy(transfer.logits).to(device)
         self.states = torch.from_numpy(transfer.states).to(device)
@@ -84,8 +88,10 @@ class TransferLoss:
 
     def __call__(self, batch: Batch) -> Tensor:
         index, tokens = torch.from_numpy(batch.index), batch.tokens.to(self.labels.device)
-        valid = tokens != self.model.spec.pad_token  # (B, T)
-        logits, states = self.model.classify(tokens)
+        pad_token = self.model.spec.pad_token
+        valid = tokens != pad_token  # (B, T)
+        seen = with_word_dropout(tokens, self.word_dropout, mask_token=self.mask_token, pad_token=pad_token)
+        logits, states = self.model.classify(seen)
         first = self.ends[index] - valid.sum(1)
         rows = (first[:, None] + torch.arange(tokens.shape[1], device=first.device))[valid]  # (N,)
         return self.parts(logits, states[valid], self.labels[index], self.logits[index], self.states[rows].float())

@@ -14,7 +14,7 @@ from edgeseq.tokens.wordpiece import MASK, WordPiece
 from edgeseq.train import default_device
 from edgeseq.worker import Job
 
-BATCH = 64
+BATCH = 16  # a tenth faster on a CPU than 64: what lies between two layers stays in the cache
 DIRECTIONS = 64  # K, principal ones of the teacher's states: the students match these, and the file stays small
 SAMPLE = 256  # sentences that the directions are found from
 

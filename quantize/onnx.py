@@ -12,6 +12,12 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from edgeseq.quantize import Quantizer, Scheme
 
 LEAST_WEIGHTS = 256  # smaller tensors (biases, norms) stay float32: they weigh nothing and scale everything
+COMPUTED_IN_INTEGERS = [
+    "Conv",
+    "Gather",
+    "LSTM",
+    "MatMul",
+]  # its own Attention operator, listed too, is not the standard's
 CHANNEL_AXES = {"MatMul": -1, "Gemm": 0, "LSTM": 1, "Gather": 0}  # the axis of a weight whose entries share no sum
 """(Gemm weights come transposed from nn.Linear; an LSTM's are (directions, 4H, inputs); a table's rows are its tokens.)"""
 
@@ -37,7 +43,9 @@ class OnnxQuantizer(Quantizer):
 def dynamic_int8(source: Path, target: Path) -> None:
     """Weights int8 by output channel, activations uint8 with ranges found at each call."""
     logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises on the root logger to preprocess, which was done
-    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
+    quantize_dynamic(
+        source, target, op_types_to_quantize=COMPUTED_IN_INTEGERS, weight_type=QuantType.QInt8, per_channel=True
+    )
 
 
 Encode = Callable[

@@ -6,18 +6,24 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 from onnxscript import optimizer
+from onnxscript.rewriter import RewriteRuleSet
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
-from edgeseq.converters.onnx import metadata, recurrent
+from edgeseq.converters.onnx import attention, metadata, products, recurrent
 from edgeseq.errors import UnsupportedError
 from edgeseq.module_paths import lacking
 
 OPSET = 20  # the first with Gelu as one operator; onnxruntime 1.17 and its mobile builds run it
+OPSET_OF_ATTENTION = 23  # the first with Attention as one operator
+SDPA = torch.ops.aten.scaled_dot_product_attention.default
+LSTM = torch.ops.edgeseq.lstm.default
+FUSIONS = RewriteRuleSet([*attention.RULES, *products.RULES])
 UNLIMITED = 2**31  # bytes of a constant that is folded: reordered weights are as large as the weights
 
 
@@ -28,9 +34,25 @@ class OnnxConverter(Converter):
         """Write the `forward` signature; ONNX files hold one graph each."""
         graph = export(model)
         recurrent.drop_zero_states(graph)
+        attention.drop_caches(graph)
         optimizer.optimize_ir(graph, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
+        fuse(graph)
         metadata.keep_module_paths(graph)
         ir.save(graph, target)
+
+
+def fuse(graph: ir.Model) -> None:
+    """Rewrite what onnxruntime computes faster as other operators of the standard."""
+    FUSIONS.apply_to_model(graph)
+    attention.give_masks_every_query(graph)
+    CommonSubexpressionEliminationPass()(graph)
+    RemoveUnusedNodesPass()(graph)
+
+
+def has_whole_attention(program: ExportedProgram) -> bool:
+    """Whether the program attends, and each time in a way that the standard's operator can say."""
+    calls = [node for node in program.graph.nodes if node.target == SDPA]
+    return bool(calls) and all(attention.fits(node) for node in calls)
 
 
 def export(model: CapturedModel) -> ir.Model:
@@ -40,27 +62,30 @@ def export(model: CapturedModel) -> ir.Model:
         UnsupportedError: torch's exporter lacks an operator.
     """
     signature = model.signatures[0]
+    program = model.programs[signature.name]
+    whole_attention = has_whole_attention(program)
+    lowerings = {LSTM: recurrent.lower_lstm} | ({SDPA: attention.lower_attention} if whole_attention else {})
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                model.programs[signature.name],
+            exported = torch.onnx.export(
+                program,
                 dynamo=True,
-                custom_translation_table={torch.ops.edgeseq.lstm.default: recurrent.lower_lstm},
+                custom_translation_table=lowerings,
                 input_names=[spec.name for spec in signature.inputs],
                 output_names=[spec.name for spec in signature.outputs],
-                opset_version=OPSET,
+                opset_version=OPSET_OF_ATTENTION if whole_attention else OPSET,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        missing = untranslated(model.programs[signature.name])
+        missing = untranslated(program)
         if missing:
             raise lacking("onnx", missing) from error
         raise UnsupportedError(f"format 'onnx' cannot express the model: {reason(error)}") from error
-    assert program is not None
-    return program.model
+    assert exported is not None
+    return exported.model
 
 
 def untranslated(program: ExportedProgram) -> list[Node]:
@@ -73,7 +98,7 @@ def untranslated(program: ExportedProgram) -> list[Node]:
         return not isinstance(target, torch._ops.OpOverload) or known.is_registered(target) or target in table
 
     calls = (node for node in program.graph.nodes if node.op == "call_function")
-    return [node for node in calls if not is_known(node) and node.target != torch.ops.edgeseq.lstm.default]
+    return [node for node in calls if not is_known(node) and node.target != LSTM]
 
 
 def reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from edgeseq import converters, data, models, quantize, scheduler
 from edgeseq.errors import RequestError
 from edgeseq.quantize import Scheme
-from edgeseq.recipe import Measuring, Recipe, options_from
+from edgeseq.recipe import TEACHER_FORMAT, Measuring, Recipe, options_from
 from edgeseq.report import gather
 from edgeseq.report.contents import Report
 from edgeseq.scheduler import Watcher
@@ -84,7 +84,7 @@ def plan(recipe: Recipe) -> list[Stage]:
             work="edgeseq.steps.teach:work",
             settings={**common, "teacher": values["teacher"]},
             needs=("data",),
-            threads=-1,  # the controls learn on the core that is left
+            threads=None,
         ),
         Stage(
             name="transfer",
@@ -230,6 +230,9 @@ def check(recipe: Recipe) -> None:
     data.data(recipe.data)
     data.weights(recipe.teacher.weights)
     check_formats(recipe.formats, recipe.schemes)
+    labels_as = Scheme.parse(recipe.distillation.teacher_scheme)
+    if labels_as.name != "fp32":
+        quantize.check(TEACHER_FORMAT, labels_as)
 
 
 def check_model(name: str, options: Mapping[str, Any]) -> None:

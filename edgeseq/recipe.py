@@ -17,6 +17,9 @@ from edgeseq.measure import Protocol
 T = TypeVar("T")
 
 
+TEACHER_FORMAT = "onnx"  # what a teacher is converted to for labelling: its files take any batch
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """One training run: AdamW with a linear warm-up over the first tenth and a linear decay to zero."""
@@ -50,6 +53,7 @@ class Distillation:
     expected_states: bool = False  # and from its mean hidden state of every token
     hidden_weight: float = 0.0  # of matching the teacher's hidden states of every token through a projection
     word_dropout: float = 0.0  # probability of hiding from the student a token that the teacher saw
+    teacher_scheme: str = "fp32"  # what the teacher is converted to for labelling on a CPU; fp32: PyTorch labels
     augmentations: int = 0  # sentences made per training sentence, labelled by the teacher
     mask_probability: float = 0.1  # of replacing a token by [MASK] in an augmented sentence
     ngram_probability: float = 0.25  # of cutting an augmented sentence to a random n-gram

@@ -86,14 +86,7 @@ def _fits(stage: Stage, running: Mapping[str, _Running]) -> bool:
         return True
     if stage.threads is None or any(r.stage.threads is None for r in running.values()):
         return False
-    return threads_of(stage) + sum(threads_of(r.stage) for r in running.values()) <= cores()
-
-
-def threads_of(stage: Stage) -> int:
-    """How many cores the stage gets on this machine, at least one."""
-    if stage.threads is None:
-        return cores()
-    return stage.threads if stage.threads > 0 else max(1, cores() + stage.threads)
+    return stage.threads + sum(r.stage.threads or 0 for r in running.values()) <= cores()
 
 
 def _start(stage: Stage, key: str, root: Path, done: Mapping[str, Done], events: "queue.Queue[Event]") -> _Running:
@@ -107,7 +100,7 @@ def _start(stage: Stage, key: str, root: Path, done: Mapping[str, Done], events:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=_environment(threads_of(stage)),
+            env=_environment(stage.threads or cores()),
         )
     assert process.stdin is not None and process.stdout is not None
     request = {

@@ -32,7 +32,7 @@ class Stage:
     work: str  # "module:function", called with a `Job`
     settings: Mapping[str, Any] = field(default_factory=dict)  # plain data
     needs: tuple[str, ...] = ()  # names of the stages whose folders it reads
-    threads: int | None = 1  # cores it uses; negative: all but so many; None: all of them, with no other stage beside it
+    threads: int | None = 1  # cores it uses; None: all of them, with no other stage beside it
     is_repeatable: bool = True  # False: it measures, so its files differ from run to run
     is_kept: bool = True  # False: what it did before never counts, since it reads more than its key covers
 

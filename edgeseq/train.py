@@ -1,6 +1,5 @@
 """Training: one loop for teachers, students and controls, on a GPU with bfloat16 autocast or on the CPU."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -29,6 +28,9 @@ def set_deterministic(seed: int) -> None:
     """Seed torch and have it use deterministic algorithms, so that a repeated run gives the same weights."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # a fifth of an LSTM's time, to show bugs that torch has not
+    )
 
 
 def fit(
@@ -37,17 +39,17 @@ def fit(
     loss: Callable[[Batch], Tensor],
     training: Training,
     *,
-    n_examples: int,
+    n_batches: int,
     progress: Progress = silent,
 ) -> None:
-    """Minimise `loss` over the model's trainable parameters, in place; `batches` gives one epoch's, anew at each call.
+    """Minimise `loss` over the model's trainable parameters, in place; `batches` gives the `n_batches` of an epoch at each call.
 
     AdamW (Loshchilov and Hutter 2019), gradients clipped to norm 1, the learning rate rising linearly over the first tenth
     of all steps and falling linearly to zero.
     """
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
-    rate, total = training.learning_rate, training.epochs * math.ceil(n_examples / training.batch_size)
+    rate, total = training.learning_rate, training.epochs * n_batches
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=training.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_up_then_decay(step, total))
     model.train()

@@ -16,7 +16,7 @@ from edgeseq.models import saved
 from edgeseq.models.classifier import Classifier
 from edgeseq.recipe import Distillation, StudentRecipe, Training, options_from
 from edgeseq.result import TrainingResult
-from edgeseq.tasks.classification import Batch, in_random_order
+from edgeseq.tasks.classification import Batch, batches_in, in_random_order
 from edgeseq.tokens.wordpiece import MASK, WordPiece
 from edgeseq.train import default_device, fit, set_deterministic
 from edgeseq.worker import Job
@@ -106,7 +106,7 @@ def train(
     def batches() -> Iterator[Batch]:
         return in_random_order(sentences, training.batch_size, rng)
 
-    fit(model, batches, loss, training, n_examples=len(sentences), progress=job.progress)
+    fit(model, batches, loss, training, n_batches=batches_in(sentences, training.batch_size), progress=job.progress)
 
 
 def leave(job: Job, model: Classifier, recipe: StudentRecipe, corpus: Encoded) -> None:

@@ -11,7 +11,7 @@ from edgeseq.models import saved
 from edgeseq.models.bert import Bert, load_checkpoint
 from edgeseq.recipe import TeacherRecipe, options_from
 from edgeseq.result import TrainingResult
-from edgeseq.tasks.classification import Batch, in_random_order
+from edgeseq.tasks.classification import Batch, batches_in, in_random_order
 from edgeseq.train import default_device, fit, set_deterministic
 from edgeseq.worker import Job
 
@@ -34,7 +34,7 @@ def work(job: Job) -> None:
         lambda: in_random_order(sentences, recipe.training.batch_size, rng),
         loss,
         recipe.training,
-        n_examples=len(sentences),
+        n_batches=batches_in(sentences, recipe.training.batch_size),
         progress=job.progress,
     )
     saved.save(model, recipe.model, job.out)

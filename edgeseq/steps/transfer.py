@@ -1,17 +1,15 @@
 """Build the transfer set: training sentences and augmented ones, with the teacher's logits and hidden states."""
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from edgeseq.data.encoded import Encoded
 from edgeseq.distill import NO_LABEL, TransferSet, augmented
+from edgeseq.labelling import Teacher, teacher_for_labels
 from edgeseq.models import saved
-from edgeseq.models.classifier import Classifier
+from edgeseq.quantize import Scheme
 from edgeseq.recipe import Distillation, options_from
-from edgeseq.tasks.classification import in_order_of_length, padded
+from edgeseq.tasks.classification import in_order_of_length
 from edgeseq.tokens.wordpiece import MASK, WordPiece
-from edgeseq.train import default_device
 from edgeseq.worker import Job
 
 BATCH = 16  # a tenth faster on a CPU than 64: what lies between two layers stays in the cache
@@ -30,26 +28,24 @@ def work(job: Job) -> None:
         corpus.train.sentences, settings, mask_token=small.ids[MASK], rng=rng
     )
     in_large = np.array(small.rows_in(large))
-    logits, states = label(job, [in_large[s].tolist() for s in sentences])
+    logits, states = label(job, [in_large[s].tolist() for s in sentences], Scheme.parse(settings.teacher_scheme))
     labels = np.full(len(sentences), NO_LABEL)
     labels[: len(corpus.train.labels)] = corpus.train.labels
     TransferSet(sentences=sentences, labels=labels, logits=logits, states=states).save(job.out / "transfer.npz")
 
 
-@torch.no_grad()
-def label(job: Job, sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+def label(job: Job, sentences: list[list[int]], scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's logits (N, C) of sentences in its own tokens, and its states (sum of lengths, K) along its directions."""
-    teacher = saved.load(job.needs["teacher"]).to(default_device())
+    model = saved.load(job.needs["teacher"])
+    teacher = teacher_for_labels(model, scheme, max_length=max(map(len, sentences)))
     mean, directions = principal_directions(teacher, sentences[:SAMPLE])
     ends = np.cumsum([len(s) for s in sentences])
-    logits = np.empty((len(sentences), teacher.spec.n_classes), np.float32)
+    logits = np.empty((len(sentences), model.spec.n_classes), np.float32)
     states = np.empty((ends[-1], directions.shape[1]), np.float16)
     done = 0
     for batch in in_order_of_length(sentences, BATCH):
-        tokens = batch.tokens.to(mean.device)
-        of_sentences, of_tokens = teacher.classify(tokens)
-        logits[batch.index] = of_sentences.float().cpu().numpy()
-        projected = ((of_tokens.float() - mean) @ directions).half().cpu().numpy()
+        logits[batch.index], of_tokens = teacher(batch.tokens)
+        projected = (of_tokens - mean) @ directions  # (B, T, K)
         for row, sentence in enumerate(batch.index):
             end = ends[sentence]
             states[end - len(sentences[sentence]) : end] = projected[row, : len(sentences[sentence])]
@@ -58,14 +54,16 @@ def label(job: Job, sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]
     return logits, states
 
 
-def principal_directions(teacher: Classifier, sentences: list[list[int]]) -> tuple[Tensor, Tensor]:
+def principal_directions(teacher: Teacher, sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     """The mean (D,) of the teacher's states, and the directions (D, K) of their largest variance.
 
     Scaled so that a projected state has a spread of 1: a weight of its loss means the same whatever the teacher's scale.
     """
-    tokens = padded(sentences).to(teacher.head.weight.device)
-    states = teacher.states(tokens)[tokens != teacher.spec.pad_token].float()  # (N, D)
+    found = []
+    for batch in in_order_of_length(sentences, BATCH):
+        found.append(teacher(batch.tokens)[1][batch.tokens.numpy() != 0])
+    states = np.concatenate(found)  # (N, D)
     mean = states.mean(0)
-    _, _, axes = torch.linalg.svd(states - mean, full_matrices=False)
+    _, _, axes = np.linalg.svd(states - mean, full_matrices=False)
     directions = axes[:DIRECTIONS].T
     return mean, directions / ((states - mean) @ directions).std()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgeseq import converters, quantize
 from edgeseq.artifact import Artifact
+from edgeseq.capture import capture
 from edgeseq.devices import runtimes
 from edgeseq.errors import RequestError, UnsupportedError
 from edgeseq.quantize import Scheme
@@ -236,3 +237,38 @@ def test_rows_of_a_table_are_within_half_a_step_of_their_own(scheme: str, tmp_pa
 def test_signatures_of_every_offered_scheme_can_be_loaded_by_the_engine(artifacts: dict[str, Artifact]) -> None:
     for artifact in artifacts.values():
         assert run(artifact).shape == (3, 17, 3)
+
+
+class Uneven(nn.Module):
+    """One linear layer, where one input's weights are 50 times as large as the others' and would coarsen their steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 16)
+        with torch.no_grad():
+            self.linear.weight[:, 3].mul_(50)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y
+
+
+def test_a_large_weight_does_not_coarsen_the_steps_of_other_inputs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Uneven().eval(), torch.randn(64, 32)
+    x[:, 3] = 0
+    floating = converters.convert(capture(model, {"x": x}), "onnx", tmp_path / "fp32", model="m")
+    artifact = quantize.quantize(floating, Scheme.parse("weight_only_wi8_afp32"), tmp_path / "int8")
+    session = runtimes.for_format("onnx").load(artifact.path, artifact.signatures, threads=1)
+
+    error = session.run({"x": x.numpy()})["logits"] - model(x).detach().numpy()
+
+    step = model.linear.weight.detach().abs().max().item() / 127  # of every weight, had a row one scale alone
+    alone = np.sqrt(31 / 12) * step  # what 31 weights rounded to such steps add up to
+    assert np.sqrt(np.square(error).mean()) < alone / 3
+
+
+def test_weights_are_widened_by_operators_that_the_engine_computes_once(artifacts: dict[str, Artifact]) -> None:
+    operators = {node.op_type for node in ir.load(artifacts["weight_only_wi8_afp32"].path).graph}
+
+    assert "DequantizeLinear" not in operators

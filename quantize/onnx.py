@@ -86,7 +86,7 @@ def as_int8(value: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
     name, weight = _of(value)
     axis = channel_axis(value) % weight.ndim
     others = tuple(a for a in range(weight.ndim) if a != axis)
-    factors = {}
+    factors: dict[str, np.ndarray] = {}
     if all(user.op_type in PRODUCTS for user, _ in value.uses()):
         factors["input_scale"] = input_scale(weight, axis)
         weight = weight / factors["input_scale"]

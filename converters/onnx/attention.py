@@ -50,7 +50,7 @@ def drop_caches(model: ir.Model) -> None:
             node.resize_outputs(1)
 
 
-class RowsIn(pattern.RewriteRuleClassBase):
+class RowsIn(pattern.RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript carries no types
     """Attention that splits and joins the heads by itself: inputs (B, T, H*K) instead of a Reshape and a Transpose each."""
 
     def pattern(self, op: Any, q: Any, k: Any, v: Any, q_shape: Any, k_shape: Any, v_shape: Any, y_shape: Any) -> Any:

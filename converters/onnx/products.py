@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
 
-class SumBeforeNorm(pattern.RewriteRuleClassBase):
+class SumBeforeNorm(pattern.RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript carries no types
     """A residual added by `Sum` before a norm.
 
     onnxruntime turns an `Add` there into SkipLayerNormalization, which takes 4.5 times as long as both apart (1.32, 128
@@ -23,7 +23,7 @@ class SumBeforeNorm(pattern.RewriteRuleClassBase):
         return op.LayerNormalization(op.Sum(x, residual), *node.inputs[1:], **node.attributes)
 
 
-class SumOfProducts(pattern.RewriteRuleClassBase):
+class SumOfProducts(pattern.RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript carries no types
     """AX + BY as one product of the inputs side by side with the matrices one above the other."""
 
     def pattern(self, op: Any, x: Any, y: Any, a: Any, b: Any) -> Any:

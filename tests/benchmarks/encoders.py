@@ -25,7 +25,7 @@ from edgeseq.devices import runtimes
 from edgeseq.devices.runtimes import Session
 from edgeseq.models.bert import Bert, load_checkpoint
 from edgeseq.quantize import Scheme
-from edgeseq.signature import Dim
+from edgeseq.signature import Dim, Signature
 from edgeseq.tokens.wordpiece import WordPiece
 
 SCHEMES = {"onnx": ("fp16", "weight_only_wi8_afp32", "dynamic_wi8_afp32"), "tflite": ("dynamic_wi8_afp32",)}
@@ -87,7 +87,7 @@ def built(model: nn.Module, folder: Path) -> dict[str, Artifact]:
     return found
 
 
-def exported_by_torch(model: nn.Module, tokens: Tensor, folder: Path, *, like: tuple[object, ...]) -> Artifact:
+def exported_by_torch(model: nn.Module, tokens: Tensor, folder: Path, *, like: tuple[Signature, ...]) -> Artifact:
     """What `torch.onnx.export` writes without edgeseq."""
     path = folder / "plain.onnx"
     shapes = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
@@ -102,7 +102,7 @@ def exported_by_torch(model: nn.Module, tokens: Tensor, folder: Path, *, like: t
         external_data=False,
         verbose=False,
     )
-    return Artifact.describe(path, model="plain", format="onnx", scheme="fp32", signatures=like)  # type: ignore[arg-type]  # signatures
+    return Artifact.describe(path, model="plain", format="onnx", scheme="fp32", signatures=like)
 
 
 def raced(sessions: dict[str, Session], length: int, rounds: int) -> tuple[dict[str, float], dict[str, float]]:

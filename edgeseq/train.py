@@ -28,9 +28,8 @@ def set_deterministic(seed: int) -> None:
     """Seed torch and have it use deterministic algorithms, so that a repeated run gives the same weights."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # a fifth of an LSTM's time, to show bugs that torch has not
-    )
+    # Else torch fills fresh memory with NaN, to show uses of what was never written: a fifth of an LSTM's training.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
 
 
 def fit(

@@ -124,4 +124,4 @@ class _Walk:
 def _is_used(node: Node, index: int) -> bool:
     if not isinstance(node.meta["val"], tuple | list):
         return True
-    return any(user.target is not operator.getitem or user.args[1] == index for user in node.users)
+    return any(user.target is not operator.getitem or (user.args[1] == index and user.users) for user in node.users)

@@ -80,4 +80,5 @@ def _layer(weights: Sequence[Value]) -> Layer:
         input_weight=constant(inputs, name=weights[0].name),
         bias=constant(bias, name=weights[2].name),
         step=step,
+        n_recurrent=sum(array.size for array in arrays[1::4]),
     )

@@ -4,26 +4,29 @@ The input half of all gates is one matrix product outside the loops. Both direct
 of the same tensors, so that a step costs few operators; states are carried from step to step and start as given.
 
 What a round of a WHILE changes is copied twice, what its body hands back untouched is not. Outputs of all steps therefore
-grow in an inner loop over a short block first: in one loop they would cost O(T²). Counters are vectors of one element,
-which GATHER and DYNAMIC_UPDATE_SLICE take as they are.
+grow in inner loops over short blocks first: in one loop they would cost O(T²). A round runs several steps where the
+recurrent weights are small: XNNPACK packs them once for every step that it sees, so that large ones would leave the
+processor's cache. Counters are vectors of one element, which GATHER and DYNAMIC_UPDATE_SLICE take as they are.
 
-Letters: T time, B batch, D directions (1 or 2), H hidden width, G numbers that a step's gates need of its input, S steps
-a block, N blocks.
+Letters: T time, B batch, D directions (1 or 2), H hidden width, G numbers that a step's gates need of its input.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
-import sympy
 
 from edgeseq.converters.tflite import _emit
-from edgeseq.converters.tflite._emit import binary, gather, reshape, transpose
+from edgeseq.converters.tflite._emit import binary, gather, reshape, split, transpose, unary
 from edgeseq.converters.tflite._graph import FLOAT32, INT32, Graph, Size, Value, constant, options
 from edgeseq.converters.tflite._loop import while_loop
 from edgeseq.converters.tflite.matmul import fully_connected
 
-BLOCK = 16  # S
+UNROLLED = 4  # steps a round of the innermost loop, where it runs several: XNNPACK splits into no more parts
+MOST_UNROLLED = 2**19  # numbers in all copies of the recurrent weights: in int8, half of a usual second-level cache
+BLOCKS = (64, 16)  # steps a round of the outer loops
+BLOCKS_IF_UNROLLED = (32,)
 
 Step = Callable[[Graph, Value, list[Value]], list[Value]]
 """Input half of the gates (D*B, G), states, each (D*B, H) -> new states, of which the first is the step's output."""
@@ -38,6 +41,7 @@ class Layer:
     input_weight: Value  # (D*G, I)
     bias: Value  # (D*G,)
     step: Step
+    n_recurrent: int  # numbers in the weights that every step reads
 
 
 def run_layer(
@@ -59,19 +63,43 @@ def run_layer(
         carried = layer.step(graph, reshape(graph, gates, (d * batch, n_gates)), carried)
         outputs = reshape(graph, carried[0], (1, d, batch, width))
     else:
-        loop = _Loop(graph=graph, layer=layer, time=time, batch=batch, n_gates=n_gates, lengths=lengths)
-        rows = reshape(graph, gates, (time * d, batch * n_gates))
-        outputs, carried = loop.collect(rows, carried) if needs_outputs else (x, loop.fold(rows, carried))
+        loops = _Loops(layer=layer, time=time, batch=batch, n_gates=n_gates, lengths=lengths)
+        start = loops.start(graph, reshape(graph, gates, (time * d, batch * n_gates)), carried)
+        outputs, carried = loops.collect(graph, start) if needs_outputs else (x, loops.steps(graph, start).states)
     if needs_outputs:
         outputs = reshape(graph, transpose(graph, outputs, (2, 0, 1, 3)), (batch, time, d * width))
     return (outputs if needs_outputs else x), [reshape(graph, state, (d, batch, width)) for state in carried]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Loop:
-    """The loops of one layer. Carried first: step (1,), its rows of (T*D) (D,), how many steps there are (1,)."""
+class _Carried:
+    """What the loops of a layer carry."""
 
-    graph: Graph
+    step: Value  # (1,)
+    rows: Value  # (D,) of the gates, for this step
+    limit: Value  # (1,): the loop ends before this step
+    gates: Value  # (T*D, B*G)
+    collected: tuple[
+        Value, ...
+    ]  # where the next output goes (1,), and outputs so far (steps * D*B*H,); empty: unwanted
+    states: list[Value]  # each (D*B, H)
+
+    def values(self) -> list[Value]:
+        """Everything in order."""
+        return [self.step, self.rows, self.limit, self.gates, *self.collected, *self.states]
+
+    def like(self, values: Sequence[Value]) -> Self:
+        """The same from values in that order."""
+        step, rows, limit, gates, *others = values
+        n = len(self.collected)
+        parts = {"collected": tuple(others[:n]), "states": list(others[n:])}
+        return replace(self, step=step, rows=rows, limit=limit, gates=gates, **parts)  # type: ignore[arg-type]  # mypy reads one type for all keys of a dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loops:
+    """The loops of one layer."""
+
     layer: Layer
     time: Size
     batch: int
@@ -83,21 +111,25 @@ class _Loop:
         """Numbers that one step puts out: D*B*H."""
         return self.layer.directions * self.batch * self.layer.width
 
-    def start(self) -> list[Value]:
-        """The step, its rows, and how many steps there are."""
-        graph, zero = self.graph, constant([0], INT32)
-        if self.lengths is None:
-            limit = reshape(graph, _emit.size_value(graph, self.time), (1,))
-        else:
-            limit = reshape(graph, self.lengths, (1,))
-        return [zero, reshape(graph, self.rows(zero, limit), (self.layer.directions,)), limit]
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Steps a round of the innermost loops, which run one after the other: several while they last, then one."""
+        return (UNROLLED, 1) if UNROLLED * self.layer.n_recurrent <= MOST_UNROLLED else (1,)
 
-    def rows(self, steps: Value, limit: Value) -> Value:
+    def start(self, graph: Graph, gates: Value, states: list[Value]) -> _Carried:
+        """Before the first step."""
+        zero = constant([0], INT32)
+        time = _emit.size_value(graph, self.time) if self.lengths is None else self.lengths
+        limit = reshape(graph, time, (1,))
+        rows = reshape(graph, self.rows(graph, zero, limit), (self.layer.directions,))
+        return _Carried(step=zero, rows=rows, limit=limit, gates=gates, collected=(), states=states)
+
+    def rows(self, graph: Graph, steps: Value, limit: Value) -> Value:
         """Steps (n,) -> their rows (n, D). Backwards begins at the last valid step; invalid ones stay in place.
 
         The mapping is its own inverse: it also tells which step's row holds the output of a point in time.
         """
-        graph, two, one = self.graph, constant(2, INT32), constant(1, INT32)
+        two, one = constant(2, INT32), constant(1, INT32)
         if self.layer.directions == 1:
             return reshape(graph, steps, (*steps.shape, 1))
         backward = binary(graph, "SUB", binary(graph, "SUB", limit, one), steps)
@@ -107,87 +139,87 @@ class _Loop:
         pair = [binary(graph, "MUL", steps, two), binary(graph, "ADD", binary(graph, "MUL", backward, two), one)]
         return graph.op("PACK", pair, (*steps.shape, 2), INT32, options("PackOptions", valuesCount=2, axis=1))
 
-    def advance(self, graph: Graph, step: Value, rows: Value) -> list[Value]:
-        """The next step and its rows."""
-        after = binary(graph, "ADD", step, constant([1], INT32))
-        return [after, after if self.layer.directions == 1 else binary(graph, "ADD", rows, constant([2, -2], INT32))]
+    def collect(self, graph: Graph, start: _Carried) -> tuple[Value, list[Value]]:
+        """Outputs (T, D, B, H) in the order of time, and the states after all steps."""
+        d = self.layer.directions
+        blocks = BLOCKS if self.rounds == (1,) else BLOCKS_IF_UNROLLED
+        room = self._room(graph, start.gates, blocks[0])
+        end = self._by_blocks(graph, blocks, replace(start, collected=(constant([0], INT32), room)))
+        by_step = reshape(graph, end.collected[1], ((self.time + blocks[0]) * d, self.size // d))
+        ordered = gather(graph, by_step, self.rows(graph, _emit.steps(graph, self.time), start.limit))
+        return reshape(graph, ordered, (self.time, d, self.batch, self.layer.width)), end.states
 
-    def step(self, graph: Graph, gates: Value, rows: Value, states: list[Value]) -> list[Value]:
-        """One step of the layer within a loop's body."""
-        mine = reshape(graph, gather(graph, gates, rows), (self.layer.directions * self.batch, self.n_gates))
-        return self.layer.step(graph, mine, states)
-
-    def fold(self, gates: Value, states: list[Value]) -> list[Value]:
-        """The states after all steps, where nobody needs the outputs: one loop suffices."""
-
-        def run_step(body: Graph, carried: list[Value]) -> list[Value]:
-            step, rows, limit, gates, *states = carried
-            return [*self.advance(body, step, rows), limit, gates, *self.step(body, gates, rows, states)]
-
-        start = [*self.start(), gates, *states]
-        return while_loop(self.graph, "steps", _below_limit, run_step, start)[4:]
-
-    def collect(self, gates: Value, states: list[Value]) -> tuple[Value, list[Value]]:
-        """Gates (T*D, B*G), states -> outputs (T, D, B, H) in the order of time, states. The loop over blocks."""
-        graph, d = self.graph, self.layer.directions
-        n_blocks = (self.time + BLOCK - 1) // BLOCK if isinstance(self.time, int) else sympy.ceiling(self.time / BLOCK)
+    def _by_blocks(self, graph: Graph, blocks: Sequence[int], start: _Carried) -> _Carried:
+        """A loop whose rounds run blocks[0] steps each, by loops of their own over smaller blocks."""
+        if not blocks:
+            return self.steps(graph, start)
+        length = blocks[0]
 
         def run_block(body: Graph, carried: list[Value]) -> list[Value]:
-            step, rows, limit, place, gates, outputs, *states = carried
-            end = binary(body, "MINIMUM", binary(body, "ADD", step, constant([BLOCK], INT32)), limit)
-            step, rows, block, states = self._run_block(body, step, rows, end, gates, states)
-            outputs = _write(body, outputs, block, place)
-            after = binary(body, "ADD", place, constant([BLOCK * self.size], INT32))
-            return [step, rows, limit, after, gates, outputs, *states]
+            at = start.like(carried)
+            end = binary(body, "MINIMUM", binary(body, "ADD", at.step, constant([length], INT32)), at.limit)
+            empty = _emit.fill_at_run_time(body, (length * self.size,), constant(0.0))
+            inner = replace(at, limit=end, collected=(constant([0], INT32), empty))
+            after = self._by_blocks(body, blocks[1:], inner)
+            collected = self._write(body, at, after.collected[1])
+            return replace(after, limit=at.limit, gates=at.gates, collected=collected).values()
 
-        start = [*self.start(), constant([0], INT32), gates, self._zeros(n_blocks), *states]
-        results = while_loop(graph, "blocks", _below_limit, run_block, start)
-        by_step = reshape(graph, results[5], (n_blocks * BLOCK * d, self.size // d))
-        if d == 1:
-            ordered = self._first(by_step)
-        else:
-            ordered = gather(graph, by_step, self.rows(_emit.steps(graph, self.time), start[2]))
-        return reshape(graph, ordered, (self.time, d, self.batch, self.layer.width)), results[6:]
+        return start.like(while_loop(graph, f"blocks_of_{length}", _below_limit, run_block, start.values()))
 
-    def _run_block(
-        self, graph: Graph, step: Value, rows: Value, end: Value, gates: Value, states: list[Value]
-    ) -> tuple[Value, Value, Value, list[Value]]:
-        """Step, rows, end of the block, gates, states -> step, rows, outputs (S*D*B*H,), states. The inner loop."""
+    def steps(self, graph: Graph, start: _Carried) -> _Carried:
+        """All steps up to the limit."""
+        at = start
+        for count in self.rounds:
+            last = at.limit if count == 1 else binary(graph, "SUB", at.limit, constant([count - 1], INT32))
+            body = self._round(at, count)
+            values = replace(at, limit=last).values()
+            at = replace(
+                at.like(while_loop(graph, f"{count}_steps", _below_limit, body, values)),
+                limit=start.limit,
+                gates=start.gates,
+            )
+        return at
 
-        def run_step(body: Graph, carried: list[Value]) -> list[Value]:
-            step, rows, end, place, gates, outputs, *states = carried
-            states = self.step(body, gates, rows, states)
-            outputs = _write(body, outputs, reshape(body, states[0], (self.size,)), place)
-            after = binary(body, "ADD", place, constant([self.size], INT32))
-            return [*self.advance(body, step, rows), end, after, gates, outputs, *states]
+    def _round(self, start: _Carried, count: int) -> Callable[[Graph, list[Value]], list[Value]]:
+        """The body of a loop of which each round runs that many steps."""
+        d = self.layer.directions
+        slopes = np.array([1] if d == 1 else [2, -2])  # rows from one step to the next
 
-        empty = _emit.fill_at_run_time(graph, (BLOCK * self.size,), constant(0.0))
-        start = [step, rows, end, constant([0], INT32), gates, empty, *states]
-        results = while_loop(graph, "steps", _below_limit, run_step, start)
-        return results[0], results[1], results[5], results[6:]
+        def run(body: Graph, carried: list[Value]) -> list[Value]:
+            at = start.like(carried)
+            states, outputs = at.states, []
+            rows = at.rows if count == 1 else binary(body, "ADD", at.rows, constant(np.arange(count)[:, None] * slopes))
+            gates = reshape(body, gather(body, at.gates, rows), (count, d * self.batch * self.n_gates))
+            for part in split(body, gates, 0, count):
+                mine = reshape(body, part, (d * self.batch, self.n_gates))
+                states = self.layer.step(body, mine, states)
+                outputs.append(states[0])
+            step = binary(body, "ADD", at.step, constant([count], INT32))
+            rows = step if d == 1 else binary(body, "ADD", at.rows, constant(count * slopes))
+            collected = self._write(body, at, _emit.concatenate(body, outputs, 0)) if at.collected else ()
+            return replace(at, step=step, rows=rows, collected=collected, states=states).values()
 
-    def _zeros(self, n_blocks: Size) -> Value:
-        """Room for the outputs of all blocks (N*S*D*B*H,)."""
-        graph, length = self.graph, BLOCK * self.size
-        if isinstance(n_blocks, int):
-            return _emit.fill_at_run_time(graph, (n_blocks * length,), constant(0.0))
-        time = _emit.size_value(graph, self.time + BLOCK - 1)
-        count = binary(graph, "FLOOR_DIV", reshape(graph, time, (1,)), constant([BLOCK], INT32))
-        shape = binary(graph, "MUL", count, constant([length], INT32))
-        return graph.op("FILL", [shape, constant(0.0)], (n_blocks * length,), FLOAT32, options("FillOptions"))
+        return run
 
-    def _first(self, rows: Value) -> Value:
-        """The first T rows."""
-        size = _emit.shape_vector(self.graph, (self.time, rows.shape[1]))
-        inputs = [rows, constant([0, 0], INT32), size]
-        return self.graph.op("SLICE", inputs, (self.time, rows.shape[1]), options=options("SliceOptions"))
+    def _write(self, graph: Graph, at: _Carried, part: Value) -> tuple[Value, Value]:
+        """The outputs with those of further steps (any shape), and where the next ones go."""
+        place, outputs = at.collected
+        count = int(np.prod([int(size) for size in part.shape]))
+        inputs = [outputs, reshape(graph, part, (count,)), place]
+        settings = options("DynamicUpdateSliceOptions")
+        outputs = graph.op("DYNAMIC_UPDATE_SLICE", inputs, outputs.shape, FLOAT32, settings)
+        return binary(graph, "ADD", place, constant([count], INT32)), outputs
+
+    def _room(self, graph: Graph, gates: Value, block: int) -> Value:
+        """Zeros for the outputs of all steps and one block more, of a shape that follows from the gates'."""
+        count = self.time * self.layer.directions
+        like = _emit.slice_axis(graph, gates, 1, 0, self.batch * self.layer.width)
+        zeros = unary(graph, "ZEROS_LIKE", like, options("ZerosLikeOptions"))
+        more = constant([(0, block * self.layer.directions), (0, 0)], INT32)
+        shape = (count + block * self.layer.directions, like.shape[1])
+        room = graph.op("PAD", [zeros, more], shape, options=options("PadOptions"))
+        return reshape(graph, room, ((self.time + block) * self.size,))
 
 
 def _below_limit(cond: Graph, carried: list[Value]) -> Value:
     return binary(cond, "LESS", carried[0], carried[2])
-
-
-def _write(graph: Graph, everything: Value, part: Value, place: Value) -> Value:
-    """A copy of a vector with a part of it replaced from a place (1,) on."""
-    inputs = [everything, part, place]
-    return graph.op("DYNAMIC_UPDATE_SLICE", inputs, everything.shape, FLOAT32, options("DynamicUpdateSliceOptions"))

@@ -1,4 +1,4 @@
-"""What an LSTM costs in each format: operators, seconds to convert, and latency. `make bench` prints the README's table.
+"""What an LSTM costs in each format: operators, seconds to convert, and latency. `make bench` prints the README's tables.
 
     python -m tests.benchmarks.recurrent [--hidden 128] [--rounds 5]
 
@@ -23,6 +23,7 @@ from edgeseq.capture import CapturedModel, capture
 from edgeseq.devices import runtimes
 from edgeseq.quantize import Scheme
 from edgeseq.signature import Dim
+from tests.benchmarks import stacked_lstm
 
 LENGTHS = (16, 256)
 FORMATS = ("onnx", "tflite", "coreml")
@@ -30,7 +31,7 @@ TIMED = ("onnx", "tflite")
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=128, help="width of each direction")
     parser.add_argument("--rounds", type=int, default=5)
@@ -39,6 +40,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         artifacts = conversions(Path(folder), options.hidden)
         latencies(artifacts, options.rounds)
+    print()
+    stacked_lstm.table(options.rounds)
 
 
 def conversions(folder: Path, hidden: int) -> dict[str, Artifact]:

@@ -43,11 +43,15 @@ class StackedLSTM(nn.Module):
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8)
-    rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
+    table(parser.parse_args().rounds)
+
+
+def table(rounds: int) -> None:
+    """Measure and print every row."""
     print("| what | goal | measured |\n| --- | --- | --- |")
     for hidden in GOALS:
         with tempfile.TemporaryDirectory() as folder:

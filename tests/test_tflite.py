@@ -262,6 +262,40 @@ def test_lstm_of_any_shape_equals_torch(
     assert largest_error(model, artifact, ids=tokens(length), lengths=lengths) <= 1e-5
 
 
+def test_lstm_with_large_weights_equals_torch_within_and_beyond_its_blocks(tmp_path: Path) -> None:
+    model = Recurrent(width=200, layers=2, bidirectional=False)  # too large for several steps a round
+    artifact = convert(model, tmp_path, ids=tokens(7), lengths=torch.tensor([7, 3]))
+
+    errors = {
+        length: largest_error(model, artifact, ids=tokens(length), lengths=torch.tensor([length, (length + 1) // 2]))
+        for length in (1, 16, 17, 64, 65, 130)
+    }
+
+    assert max(errors.values()) <= 1e-5, errors
+
+
+def test_outputs_that_nobody_reads_are_not_collected(tmp_path: Path) -> None:
+    class LastState(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.lstm = nn.Embedding(VOCABULARY, WIDTH), nn.LSTM(WIDTH, 8, batch_first=True)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            last: Tensor = self.lstm(self.embed(ids))[1][0][-1]
+            return last
+
+    with_outputs = convert(
+        Recurrent(bidirectional=False), tmp_path / "all", ids=tokens(5), lengths=tokens(1)[:, 0].clamp(1, 5)
+    )
+    without = convert(LastState(), tmp_path / "last", ids=tokens(5))
+
+    subgraphs = [Interpreter(str(artifact.path)).num_subgraphs() for artifact in (with_outputs, without)]
+    assert subgraphs == [
+        7,
+        5,
+    ]  # the model, then condition and body of each loop: blocks, rounds of four steps and of one
+
+
 def test_rows_that_are_masked_altogether_give_numbers(files: Files) -> None:
     _, artifact = files["encoder"]
     session = runtimes.get("litert").load(artifact.path, artifact.signatures, threads=1)

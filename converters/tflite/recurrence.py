@@ -92,8 +92,8 @@ class _Carried:
         """The same from values in that order."""
         step, rows, limit, gates, *others = values
         n = len(self.collected)
-        parts = {"collected": tuple(others[:n]), "states": list(others[n:])}
-        return replace(self, step=step, rows=rows, limit=limit, gates=gates, **parts)  # type: ignore[arg-type]  # mypy reads one type for all keys of a dict
+        collected, states = tuple(others[:n]), others[n:]
+        return replace(self, step=step, rows=rows, limit=limit, gates=gates, collected=collected, states=states)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class _Loops:
 
         def run(body: Graph, carried: list[Value]) -> list[Value]:
             at = start.like(carried)
-            states, outputs = at.states, []
+            states, outputs = at.states, list[Value]()
             rows = at.rows if count == 1 else binary(body, "ADD", at.rows, constant(np.arange(count)[:, None] * slopes))
             gates = reshape(body, gather(body, at.gates, rows), (count, d * self.batch * self.n_gates))
             for part in split(body, gates, 0, count):

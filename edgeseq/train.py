@@ -41,7 +41,7 @@ def fit(
     n_batches: int,
     progress: Progress = silent,
 ) -> None:
-    """Minimise `loss` over the model's trainable parameters, in place; `batches` gives the `n_batches` of an epoch at each call.
+    """Minimise `loss` over the model's trainable parameters, in place; `batches` gives an epoch's `n_batches` at each call.
 
     AdamW (Loshchilov and Hutter 2019), gradients clipped to norm 1, the learning rate rising linearly over the first tenth
     of all steps and falling linearly to zero.

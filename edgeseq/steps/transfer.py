@@ -4,11 +4,11 @@ import numpy as np
 
 from edgeseq.data.encoded import Encoded
 from edgeseq.distill import NO_LABEL, TransferSet, augmented
-from edgeseq.labelling import Teacher, teacher_for_labels
+from edgeseq.labelling import along_principal_directions, labels_of
 from edgeseq.models import saved
 from edgeseq.quantize import Scheme
 from edgeseq.recipe import Distillation, options_from
-from edgeseq.tasks.classification import in_order_of_length
+from edgeseq.tasks.classification import in_order_of_length, padded
 from edgeseq.tokens.wordpiece import MASK, WordPiece
 from edgeseq.worker import Job
 
@@ -37,33 +37,17 @@ def work(job: Job) -> None:
 def label(job: Job, sentences: list[list[int]], scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's logits (N, C) of sentences in its own tokens, and its states (sum of lengths, K) along its directions."""
     model = saved.load(job.needs["teacher"])
-    teacher = teacher_for_labels(model, scheme, max_length=max(map(len, sentences)))
-    mean, directions = principal_directions(teacher, sentences[:SAMPLE])
+    with_states = along_principal_directions(model, padded(sentences[:SAMPLE]), DIRECTIONS)
+    teacher = labels_of(with_states, scheme, max_length=max(map(len, sentences)))
     ends = np.cumsum([len(s) for s in sentences])
     logits = np.empty((len(sentences), model.spec.n_classes), np.float32)
-    states = np.empty((ends[-1], directions.shape[1]), np.float16)
+    states = np.empty((ends[-1], with_states.directions.shape[1]), np.float16)
     done = 0
     for batch in in_order_of_length(sentences, BATCH):
         logits[batch.index], of_tokens = teacher(batch.tokens)
-        projected = (of_tokens - mean) @ directions  # (B, T, K)
         for row, sentence in enumerate(batch.index):
             end = ends[sentence]
-            states[end - len(sentences[sentence]) : end] = projected[row, : len(sentences[sentence])]
+            states[end - len(sentences[sentence]) : end] = of_tokens[row, : len(sentences[sentence])]
         done += len(batch.index)
         job.progress(done, len(sentences), "sentences labelled by the teacher")
     return logits, states
-
-
-def principal_directions(teacher: Teacher, sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (D,) of the teacher's states, and the directions (D, K) of their largest variance.
-
-    Scaled so that a projected state has a spread of 1: a weight of its loss means the same whatever the teacher's scale.
-    """
-    found = []
-    for batch in in_order_of_length(sentences, BATCH):
-        found.append(teacher(batch.tokens)[1][batch.tokens.numpy() != 0])
-    states = np.concatenate(found)  # (N, D)
-    mean = states.mean(0)
-    _, _, axes = np.linalg.svd(states - mean, full_matrices=False)
-    directions = axes[:DIRECTIONS].T
-    return mean, directions / ((states - mean) @ directions).std()

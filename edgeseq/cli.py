@@ -80,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--runs", metavar="N", type=int, default=200, help="counted inferences a process (default: 200)")
     bench.add_argument("--rounds", metavar="N", type=int, default=2, help="processes an artifact (default: 2)")
 
+    inspect = _verb(verbs, "inspect", "say what a model file holds and what can run it, without running it", _inspect)
+    inspect.add_argument("artifact", metavar="ARTIFACT", type=Path, help="a model file, or an artifact's folder")
+
     _verb(verbs, "doctor", "say what can run here, what is missing, and the command that mends it", _doctor)
     return top
 
@@ -145,6 +148,19 @@ def _report(options: argparse.Namespace) -> int:
         print(markdown.render(report), end="")
         return 0
     return _conclude(report, options.folder, options)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    import json
+
+    from edgeseq import inspection
+    from edgeseq.report.inspection import render
+
+    found = inspection.inspect(options.artifact)
+    print(render(found))
+    if options.json:
+        _write(options.json, json.dumps(found.to_json(), indent=1) + "\n")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

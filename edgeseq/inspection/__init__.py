@@ -1,0 +1,177 @@
+"""What is inside a model file: signatures, operators, sizes, and what can run it. Files are read, and nothing is run.
+
+One file per format, found by its name. Neither torch nor TensorFlow is loaded, so an answer takes less than a second.
+"""
+
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from edgeseq import lookup
+from edgeseq.artifact import RECORD, Artifact, tree_size
+from edgeseq.errors import RequestError
+from edgeseq.inspection import delegates
+from edgeseq.inspection.operator import Operator
+from edgeseq.signature import Signature
+
+__all__ = ["Contents", "Inspection", "Inspector", "Stored", "artifact_file", "format_of", "inspect", "read"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A constant in the file."""
+
+    layer: str  # the module path that it belongs to, or the constant's own name where none is known
+    dtype: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What one file holds, as its format says it."""
+
+    signatures: tuple[Signature, ...]
+    operators: tuple[Operator, ...]
+    stored: tuple[Stored, ...]
+    requires: tuple[str, ...]  # what must run it at least, each with the reason
+    table_rows: Mapping[str, int] = field(default_factory=dict)  # integer input -> rows of the table that it indexes
+    notes: tuple[str, ...] = ()
+
+
+class Inspector(ABC):
+    """Reads one format. Stateless."""
+
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def read(self, path: Path) -> Contents:
+        """What the file holds.
+
+        Raises:
+            RequestError: It is not a file of this format.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """Everything about one file."""
+
+    path: Path
+    format: str
+    size_bytes: int
+    scheme: str | None  # None: the file stands alone
+    contents: Contents
+    shares: tuple[delegates.Share, ...]
+
+    @property
+    def operator_counts(self) -> dict[str, int]:
+        """How often each operator occurs, the most frequent first."""
+        counts = Counter(operator.kind for operator in self.contents.operators)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def layer_bytes(self) -> dict[str, int]:
+        """Bytes of the constants of each layer, the largest first."""
+        sizes: Counter[str] = Counter()
+        for stored in self.contents.stored:
+            sizes[stored.layer] += stored.size_bytes
+        return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def dtype_bytes(self) -> dict[str, int]:
+        """Bytes of the constants of each type, the largest first."""
+        sizes: Counter[str] = Counter()
+        for stored in self.contents.stored:
+            sizes[stored.dtype] += stored.size_bytes
+        return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "size_bytes": self.size_bytes,
+            "scheme": self.scheme,
+            "signatures": [signature.to_json() for signature in self.contents.signatures],
+            "requires": list(self.contents.requires),
+            "operators": self.operator_counts,
+            "layers": self.layer_bytes,
+            "dtypes": self.dtype_bytes,
+            "table_rows": dict(self.contents.table_rows),
+            "delegates": [asdict(share) for share in self.shares],
+            "notes": list(self.contents.notes),
+        }
+
+
+def inspect(path: Path) -> Inspection:
+    """Look into a model file, or into the file of an artifact folder.
+
+    Raises:
+        RequestError: There is no such file, or no format has its suffix.
+    """
+    file, artifact = artifact_file(path)
+    format = format_of(file)
+    contents = read(file)
+    return Inspection(
+        path=file,
+        format=format,
+        size_bytes=tree_size(file),
+        scheme=artifact.scheme if artifact else None,
+        contents=contents,
+        shares=delegates.shares(format, contents.operators),
+    )
+
+
+def artifact_file(path: Path) -> tuple[Path, Artifact | None]:
+    """The model file that a path means, and the artifact that describes it if it lies in an artifact's folder.
+
+    A changed file beside its record counts as one that stands alone.
+    """
+    if (path / RECORD).is_file():
+        artifact = Artifact.load(path)
+        return artifact.path, artifact
+    if not path.exists():
+        raise RequestError(f"there is no file '{path}'")
+    if (path.parent / RECORD).is_file():
+        artifact = Artifact.load(path.parent)
+        if artifact.path.resolve() == path.resolve():
+            return path, artifact
+    return path, None
+
+
+def format_of(file: Path) -> str:
+    """The format whose suffix a file has."""
+    suffixes = {_inspector(name).suffix: name for name in _names()}
+    if file.suffix not in suffixes:
+        raise RequestError(
+            f"'{file}' is no model file; it must end in {', '.join(sorted(suffixes))}, or be a folder with {RECORD}"
+        )
+    return suffixes[file.suffix]
+
+
+def read(file: Path) -> Contents:
+    """What a model file holds; with the signatures of its artifact's record, which know the dimensions' names."""
+    file, artifact = artifact_file(file)
+    contents = _inspector(format_of(file)).read(file)
+    if artifact is None:
+        return contents
+    return Contents(
+        signatures=artifact.signatures,
+        operators=contents.operators,
+        stored=contents.stored,
+        requires=contents.requires,
+        table_rows=contents.table_rows,
+        notes=contents.notes,
+    )
+
+
+def _names() -> tuple[str, ...]:
+    return lookup.names(sys.modules[__name__], "INSPECTOR")
+
+
+def _inspector(format: str) -> Inspector:
+    return cast(Inspector, lookup.get(sys.modules[__name__], format, "INSPECTOR", extra=format))

@@ -13,6 +13,7 @@ from edgeseq.errors import EdgeseqError, GateError, RequestError
 from edgeseq.version import __version__
 
 if TYPE_CHECKING:
+    from edgeseq.limits import Limits
     from edgeseq.progress import Bars, Lines
     from edgeseq.report.contents import Report
 
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--output", metavar="DIR", type=Path, help="run folder (default: runs/RECIPE)")
 
     convert = _verb(verbs, "convert", "convert your own model, and prove that every file computes the same", _convert)
+    _add_limits(run)
     convert.add_argument("model", metavar="SCRIPT.py", type=Path, help="defines get_model() and get_args()")
     convert.add_argument(
         "--format", metavar="F", action="append", help=f"repeat for several (default: {', '.join(FORMATS)})"
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("--output", metavar="DIR", type=Path, required=True, help="run folder to write")
 
     verify = _verb(
+    _add_limits(convert)
         verbs, "verify", "run every artifact of a run folder again and compare it with PyTorch's outputs", _verify
     )
     verify.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
@@ -101,20 +104,34 @@ def _run(options: argparse.Namespace) -> int:
     loaded = recipe.load(options.recipe)
     root = options.output or Path("runs") / loaded.name
     with _watcher() as watcher:
-        report = pipeline.run(loaded, root, watcher)
+        report = pipeline.run(loaded, root, watcher, limits)
     return _conclude(report, root, options)
 
 
 def _convert(options: argparse.Namespace) -> int:
     from edgeseq import pipeline
 
+def _add_limits(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--memory-limit", metavar="M", help="of each stage: 4GB, 50%% or none (default: 80%% of the machine's memory)"
+    )
+    verb.add_argument("--time-limit", metavar="T", help="of each stage: 90s, 30m, 2h or none (default: none)")
+
+
+def _limits(options: argparse.Namespace) -> "Limits":
+    from edgeseq.limits import Limits
+
+    return Limits.parse(options.memory_limit, options.time_limit)
+
+
     if options.model.suffix != ".py" or not options.model.is_file():
         raise RequestError(
             f"'{options.model}' is no Python script; `convert` takes a .py file with get_model() and get_args()"
         )
     formats, schemes = options.format or FORMATS, options.scheme or SCHEMES
+    limits = _limits(options)
     with _watcher() as watcher:
-        report = pipeline.convert(options.model, _once(formats), _once(schemes), options.output, watcher)
+        report = pipeline.convert(options.model, _once(formats), _once(schemes), options.output, watcher, limits)
     return _conclude(report, options.output, options)
 
 
@@ -126,6 +143,7 @@ def _verify(options: argparse.Namespace) -> int:
     return _conclude(report, options.folder, options)
 
 
+    limits = _limits(options)
 def _bench(options: argparse.Namespace) -> int:
     from edgeseq import pipeline
     from edgeseq.measure import Protocol

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeseq import converters, data, models, quantize, scheduler
 from edgeseq.errors import RequestError
+from edgeseq.limits import Limits
 from edgeseq.quantize import Scheme
 from edgeseq.recipe import TEACHER_FORMAT, Measuring, Recipe, options_from
 from edgeseq.report import gather
@@ -21,13 +22,20 @@ SCHEMA_VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def run(recipe: Recipe, root: Path, watcher: Watcher) -> Report:
+def run(recipe: Recipe, root: Path, watcher: Watcher, limits: Limits | None = None) -> Report:
     """Everything a recipe asks for; goes on where an interrupted run stood."""
     check(recipe)
-    return carry_out(plan(recipe), root, watcher, title=recipe.name, request={"recipe": asdict(recipe)})
+    return carry_out(plan(recipe), root, watcher, title=recipe.name, request={"recipe": asdict(recipe)}, limits=limits)
 
 
-def convert(script: Path, formats: Sequence[str], schemes: Sequence[str], root: Path, watcher: Watcher) -> Report:
+def convert(
+    script: Path,
+    formats: Sequence[str],
+    schemes: Sequence[str],
+    root: Path,
+    watcher: Watcher,
+    limits: Limits | None = None,
+) -> Report:
     """The user's own model to every format and scheme, verified."""
     check_formats(formats, schemes)
     name = script.stem
@@ -39,7 +47,7 @@ def convert(script: Path, formats: Sequence[str], schemes: Sequence[str], root: 
     )
     stages = [captured, *artifact_stages(name, formats, schemes), *parity_stages({name: formats})]
     request = {"script": script.name, "formats": list(formats), "schemes": list(schemes)}
-    return carry_out(stages, root, watcher, title=name, request=request)
+    return carry_out(stages, root, watcher, title=name, request=request, limits=limits)
 
 
 def verify(root: Path, watcher: Watcher) -> Report:
@@ -190,12 +198,13 @@ def carry_out(
     title: str,
     request: Mapping[str, Any],
     given: Mapping[str, Done] | None = None,
+    limits: Limits | None = None,
 ) -> Report:
     """Bring the stages up to date, then write the manifest and the report."""
     require_own_folder(root)
     with exclusive(root):
         write_atomically(root / "request.json", json.dumps({"title": title, "request": request}, indent=1))
-        done = scheduler.run(stages, root, watcher, given=given or {})
+        done = scheduler.run(stages, root, watcher, given=given or {}, limits=limits)
         write_atomically(root / "manifest.json", manifest(title, request, done))
         return gather.write(root, title=title)
 

@@ -1,21 +1,26 @@
 """Runs stages, each in a process of its own, as many side by side as there are cores."""
 
+import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgeseq import errors
 from edgeseq.errors import ConversionError, EdgeseqError
+from edgeseq.limits import Limits, amount, resident_bytes
 from edgeseq.stages import Done, Stage, cores, find_done, finish, in_order, key_of, open_partial
 
 LAST_WORDS = 12  # lines of a dead stage's log that its error quotes at most
+LOOK_S = 0.2  # between two looks at what the stages use
 
 
 class Watcher(Protocol):
@@ -41,17 +46,33 @@ class _Running:
     process: "subprocess.Popen[str]"
     partial: Path
     log: Path
+    began: float = field(default_factory=time.monotonic)
 
 
 Event = tuple[str, dict[str, Any] | None]  # (stage, message); None: its process closed the pipe
 
 
-def run(stages: Sequence[Stage], root: Path, watcher: Watcher, *, given: Mapping[str, Done]) -> dict[str, Done]:
-    """Bring every stage up to date, in the order of their needs. `given`: stages that are done and stay as they are.
+def run(
+    stages: Sequence[Stage],
+    root: Path,
+    watcher: Watcher,
+    *,
+    given: Mapping[str, Done],
+    limits: Limits | None = None,
+) -> dict[str, Done]:
+    """Bring every stage up to date, in the order of their needs.
+
+    Args:
+        stages: In an order in which each comes after all that it needs.
+        root: The run folder.
+        watcher: Whoever shows the progress.
+        given: Stages that are done and stay as they are.
+        limits: What each stage may use; None: what suits this machine.
 
     Raises:
         EdgeseqError: What the first failing stage raised; the others are stopped. What is finished stays.
     """
+    limits = limits or Limits.of_machine()
     done = {name: stage for name, stage in given.items() if name not in {s.name for s in stages}}
     running: dict[str, _Running] = {}
     events: queue.Queue[Event] = queue.Queue()
@@ -73,10 +94,10 @@ def run(stages: Sequence[Stage], root: Path, watcher: Watcher, *, given: Mapping
                     continue
                 pending.remove(stage)
             if running:
-                _handle(events.get(), running, done, root, watcher)
+                _handle(_next_event(events, running, limits), running, done, root, watcher)
     finally:
         for left in running.values():
-            left.process.kill()
+            _kill(left.process)
             _end(left.process)
     return done
 
@@ -101,6 +122,7 @@ def _start(stage: Stage, key: str, root: Path, done: Mapping[str, Done], events:
             stderr=stderr,
             text=True,
             env=_environment(stage.threads or cores()),
+            start_new_session=True,  # a group of its own, so that what it starts can be stopped with it
         )
     assert process.stdin is not None and process.stdout is not None
     request = {
@@ -142,6 +164,45 @@ def _end(process: "subprocess.Popen[str]") -> None:
     process.wait()
 
 
+def _next_event(events: "queue.Queue[Event]", running: Mapping[str, _Running], limits: Limits) -> Event:
+    """Wait for a stage to say something, looking meanwhile at what each of them uses."""
+    next_look = time.monotonic()
+    while True:
+        if time.monotonic() >= next_look:
+            for job in running.values():
+                _check(job, limits)
+            next_look = time.monotonic() + LOOK_S
+        try:
+            return events.get(timeout=max(next_look - time.monotonic(), 0.001))
+        except queue.Empty:
+            continue
+
+
+def _check(job: _Running, limits: Limits) -> None:
+    """Refuse a stage that uses more than it may; `run` then stops all of them."""
+    used = (resident_bytes(job.process.pid) or 0) if limits.memory_bytes is not None else 0
+    if limits.memory_bytes is not None and used > limits.memory_bytes:
+        raise ConversionError(
+            f"stage '{job.stage.name}' was stopped: it held {amount(used)} of memory, and the limit is "
+            f"{amount(limits.memory_bytes)}; allow more by --memory-limit, or convert a smaller model{_last_words(job)}"
+        )
+    took = time.monotonic() - job.began
+    if limits.time_s is not None and took > limits.time_s:
+        raise ConversionError(
+            f"stage '{job.stage.name}' was stopped after {took:.0f} s, and the limit is {limits.time_s:g} s; "
+            f"allow more by --time-limit{_last_words(job)}"
+        )
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """End a stage's process and all that it started."""
+    if not hasattr(os, "killpg"):  # Windows
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended meanwhile
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def _handle(event: Event, running: dict[str, _Running], done: dict[str, Done], root: Path, watcher: Watcher) -> None:
     name, message = event
     job = running[name]
@@ -166,6 +227,15 @@ def _died(job: _Running) -> EdgeseqError:
     """A process that ended without a word: say how, and its log's last lines."""
     code = job.process.returncode
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    hint = (
+        ", as systems do when memory runs out; --memory-limit stops a stage before that"
+        if code == -signal.SIGKILL
+        else ""
+    )
+    return ConversionError(f"stage '{job.stage.name}' {how}{hint}{_last_words(job)}")
+
+
+def _last_words(job: _Running) -> str:
     lines = [line for line in job.log.read_text(errors="replace").splitlines() if line.strip()][-LAST_WORDS:]
     words = f"; last words: {' | '.join(lines)}" if lines else ""
-    return ConversionError(f"stage '{job.stage.name}' {how}{words} (details: {job.log})")
+    return f"{words} (details: {job.log})"

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -52,6 +53,24 @@ def die(job: Job) -> None:
     (job.out / "text").write_text("hal")
     print("the memory is full", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def eat(job: Job) -> None:
+    """Take memory until stopped, a little at a time; `child`: another process takes it, and writes its number there."""
+    print("about to eat", flush=True)
+    if "child" in job.settings:
+        code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); x = b'x' * 300_000_000; time.sleep(60)"
+        subprocess.run([sys.executable, "-c", code, job.settings["child"]], check=True)
+    eaten: list[bytearray] = []
+    while len(eaten) < 100:
+        eaten.append(bytearray(b"x" * 10_000_000))
+        time.sleep(0.02)
+    time.sleep(60)
+
+
+def sleep(job: Job) -> None:
+    print("about to sleep", flush=True)
+    time.sleep(60)
 
 
 def leave(job: Job) -> None:

@@ -101,9 +101,16 @@ class Artifact:
         return artifact
 
 
+def companion(path: Path) -> Path:
+    """Where the weights of a file lie that is too small for them, such as those of an ONNX file above 2 GB."""
+    return path.with_name(f"{path.name}.data")
+
+
 def tree_files(path: Path) -> list[Path]:
-    """The file itself, or every file below a folder, sorted by name."""
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    """The file itself and its companion if it has one, or every file below a folder, sorted by name."""
+    if path.is_file():
+        return [path, *(p for p in (companion(path),) if p.is_file())]
+    return sorted(p for p in path.rglob("*") if p.is_file())
 
 
 def tree_size(path: Path) -> int:
@@ -112,10 +119,12 @@ def tree_size(path: Path) -> int:
 
 
 def tree_sha256(path: Path) -> str:
-    """SHA-256 of a file; of a folder, over the sorted (name, SHA-256) pairs of its files."""
-    if path.is_file():
+    """SHA-256 of a file; of a folder, or a file with a companion, over the sorted (name, SHA-256) pairs of its files."""
+    files = tree_files(path)
+    if files == [path]:
         return file_sha256(path)
-    lines = [f"{p.relative_to(path).as_posix()}\0{file_sha256(p)}\n" for p in tree_files(path)]
+    root = path.parent if path.is_file() else path
+    lines = [f"{p.relative_to(root).as_posix()}\0{file_sha256(p)}\n" for p in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

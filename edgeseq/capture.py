@@ -16,6 +16,7 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 
 from edgeseq.errors import UnsupportedError
+from edgeseq.model_checks import explained, require_convertible
 from edgeseq.operators.lstm import LSTM, exported_lstm
 from edgeseq.signature import Dim, Signature, TensorSpec
 
@@ -78,9 +79,11 @@ def capture(
         by_name: Pass the inputs as keyword arguments instead.
 
     Raises:
-        UnsupportedError: torch.export refuses the model.
+        UnsupportedError: torch.export refuses the model, or its inputs or weights have types that formats lack.
+        RequestError: Weights are no numbers.
     """
     dynamic_shapes = dynamic_shapes or {}
+    require_convertible(model, examples)
     # torch.export merges example inputs that share storage, and the merged program is wrong for every other input.
     values = tuple(value.detach().clone() for value in examples.values())
     wide = tuple(value.dtype == torch.int64 for value in values)
@@ -94,7 +97,7 @@ def capture(
         with torch.no_grad(), whole_recurrent_layers():
             program = torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
     except Exception as error:  # torch.export raises what the model's own code raises, besides many types of its own
-        raise UnsupportedError(f"torch.export refuses the model: {_first_line(error)}") from error
+        raise UnsupportedError(f"torch.export refuses the model: {explained(error)}") from error
     signature = _signature(name, tuple(examples), program, output_names, dynamic_shapes)
     return CapturedModel(signatures=(signature,), programs={name: program})
 
@@ -142,8 +145,3 @@ def _signature(
         outputs=tuple(spec(key, value) for key, value in zip(keys, outputs, strict=True)),
         dims=tuple({dim.name: dim for axes in shapes.values() for dim in axes.values()}.values()),
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch.fx import Node
 
 from edgeseq.errors import UnsupportedError
+from edgeseq.replacements import replacement
 
 WRAPPER = "model"  # of edgeseq.capture, which every path begins with
 
@@ -21,13 +22,18 @@ def stripped(path: str) -> str:
 
 
 def lacking(format: str, nodes: Iterable[Node]) -> UnsupportedError:
-    """The error that lists every operator a format lacks, each with the modules that use it."""
+    """The error that lists every operator a format lacks, each with the modules that use it and what could replace it."""
     modules: dict[str, set[str]] = {}
     for node in nodes:
         path = module_path(node)
         modules.setdefault(str(node.target), set()).add(f"module '{path}'" if path else "the model itself")
-    listed = "; ".join(f"{name} in {', '.join(sorted(paths))}" for name, paths in sorted(modules.items()))
+    listed = "; ".join(f"{name} in {', '.join(sorted(paths))}{_hint(name)}" for name, paths in sorted(modules.items()))
     return UnsupportedError(
         f"format '{format}' lacks {len(modules)} operator(s) of the model: {listed}; replace them in the model, "
         "or convert to another format"
     )
+
+
+def _hint(operator: str) -> str:
+    known = replacement(operator)
+    return f" (instead: {known})" if known else ""

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from edgeseq import onnx_file
 from edgeseq.quantize import Quantizer, Scheme
 
 PRODUCTS = ("Gemm", "MatMul")
@@ -49,7 +50,7 @@ Encode = Callable[[ir.Value], tuple[ir.Value, list[ir.Node]]]  # a weight -> the
 
 def rewrite_weights(source: Path, target: Path, encode: Encode) -> None:
     """Store every large float32 weight as `encode` says, with the nodes that widen it again in front of the graph."""
-    model = ir.load(source)
+    model = onnx_file.load(source)
     graph = model.graph
     for name, value in list(graph.initializers.items()):
         weight = value.const_value
@@ -61,7 +62,7 @@ def rewrite_weights(source: Path, target: Path, encode: Encode) -> None:
         for stored in dict.fromkeys(i for node in nodes for i in node.inputs if i is not None and i.producer() is None):
             graph.register_initializer(stored)
         graph.insert_before(graph[0], nodes)
-    ir.save(model, target)
+    onnx_file.save(model, target)
 
 
 def channel_axis(value: ir.Value) -> int:

@@ -1,6 +1,7 @@
 """One captured program becomes one Core ML model, through coremltools' torch.export front end."""
 
 import operator
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from edgeseq.converters.coreml.recurrent import USES_CELL
 from edgeseq.errors import ConversionError, UnsupportedError
@@ -17,6 +19,7 @@ from edgeseq.module_paths import lacking
 from edgeseq.quiet_coremltools import quietly
 from edgeseq.signature import Signature
 
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 TARGET = ct.target.iOS16  # the oldest that holds integer weights per channel
 
 
@@ -27,11 +30,15 @@ def lower(program: ExportedProgram, signature: Signature) -> ct.models.MLModel:
         UnsupportedError: Core ML lacks operators of the program; all are listed.
         ConversionError: coremltools fails on an operator that it knows.
     """
+    sized_by_values = [node for node in _calls(program) if _has_size_of_values(node)]
+    if sized_by_values:
+        raise lacking("coreml", sized_by_values)
     with quietly():
         program = decomposed(program)
     unsupported = untranslated(program)
     if unsupported:
         raise lacking("coreml", unsupported)
+    _check_names(signature)
     _check_outputs(program, signature)
     _mark_used_cells(program)
     try:
@@ -65,6 +72,16 @@ def untranslated(program: ExportedProgram) -> list[Node]:
     return [node for node in _calls(program) if REGISTRY.get_func(_kind(node)) is None]
 
 
+def _check_names(signature: Signature) -> None:
+    """Coremltools would rename the others without a word, and apps would look for them in vain."""
+    for spec in (*signature.inputs, *signature.outputs):
+        if not NAME.fullmatch(spec.name):
+            raise UnsupportedError(
+                f"format 'coreml' has names of ASCII letters, digits and '_', but one is '{spec.name}'; rename it in the "
+                "model's forward"
+            )
+
+
 def _check_outputs(program: ExportedProgram, signature: Signature) -> None:
     """A value of a Core ML function has one name."""
     taken = dict(zip(program.graph_signature.user_inputs, (spec.name for spec in signature.inputs), strict=True))
@@ -82,6 +99,16 @@ def _mark_used_cells(program: ExportedProgram) -> None:
     for node in _calls(program):
         if node.target is torch.ops.edgeseq.lstm.default:
             node.meta[USES_CELL] = any(user.target is operator.getitem and user.args[1] == 2 for user in node.users)
+
+
+def _has_size_of_values(node: Node) -> bool:
+    """Whether the operator is the first whose result has a size that depends on values: Core ML programs have none."""
+
+    def unbacked(of: Node) -> bool:
+        value = of.meta.get("val")
+        return isinstance(value, torch.Tensor) and bool(free_unbacked_symbols(value))
+
+    return unbacked(node) and not any(unbacked(source) for source in node.all_input_nodes)
 
 
 def _kind(node: Node) -> str:

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from edgeseq import onnx_file
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
 from edgeseq.converters.onnx import attention, metadata, products, recurrent
@@ -31,14 +32,14 @@ class OnnxConverter(Converter):
     suffix = ".onnx"
 
     def convert(self, model: CapturedModel, target: Path) -> None:
-        """Write the `forward` signature; ONNX files hold one graph each."""
+        """Write the `forward` signature; ONNX files hold one graph each, and weights above 2 GB lie beside them."""
         graph = export(model)
         recurrent.drop_zero_states(graph)
         attention.drop_caches(graph)
         optimizer.optimize_ir(graph, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
         fuse(graph)
         metadata.keep_module_paths(graph)
-        ir.save(graph, target)
+        onnx_file.save(graph, target)
 
 
 def fuse(graph: ir.Model) -> None:

@@ -10,7 +10,9 @@ import sympy
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeseq.converters.tflite._graph import Graph, Operator, Shape, Value
+from edgeseq.errors import UnsupportedError
 
+MOST = 2_000_000_000  # bytes: offsets in a flatbuffer are signed 32-bit
 _TYPES = {
     "float32": schema.TensorType.FLOAT32,
     "float16": schema.TensorType.FLOAT16,
@@ -52,6 +54,12 @@ def serialize(graphs: Sequence[Graph], entries: Sequence[Entry], hints: Mapping[
     model.operatorCodes = writer.codes
     model.buffers = writer.buffers
     model.signatureDefs = [_signature(entry, model.subgraphs[entry.graph.index()]) for entry in entries]
+    held = sum(buffer.data.nbytes for buffer in writer.buffers if buffer.data is not None)
+    if held > MOST:
+        raise UnsupportedError(
+            f"format 'tflite' holds 2 GB in one file, but the model's weights take {held / 1e9:.1f} GB in float32; "
+            "convert a smaller model, or to onnx or coreml"
+        )
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())

@@ -9,6 +9,7 @@ import torch
 
 from edgeseq.devices.runtimes import Runtime
 from edgeseq.devices.runtimes._mil.evaluate import Evaluated, load_functions
+from edgeseq.devices.runtimes._mil.precision import Precision
 from edgeseq.signature import Signature, Tensors
 
 
@@ -41,8 +42,14 @@ class CoreMLEvaluator(Runtime):
 
     def load(self, path: Path, signatures: tuple[Signature, ...], *, threads: int) -> EvaluatorSession:
         """Read the program back from the package."""
+        return self.load_at(path, signatures, threads=threads, precision="declared")
+
+    def load_at(
+        self, path: Path, signatures: tuple[Signature, ...], *, threads: int, precision: Precision
+    ) -> EvaluatorSession:
+        """The same, with every result rounded to one float type: float16 as the Neural Engine does, or float32."""
         return EvaluatorSession(
-            functions=load_functions(path),
+            functions=load_functions(path, precision),
             signatures={signature.name: signature for signature in signatures},
             threads=threads,
         )

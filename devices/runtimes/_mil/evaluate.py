@@ -14,10 +14,12 @@ from coremltools.proto.Model_pb2 import Model
 
 from edgeseq.devices.runtimes._mil import constexpr, elementwise, matmul, recurrent, shape
 from edgeseq.devices.runtimes._mil.operator import Array, Operator
+from edgeseq.devices.runtimes._mil.precision import Precision, as_evaluated, as_stored
 from edgeseq.errors import UnavailableError
 
 COMPUTING: Mapping[str, Operator] = {**elementwise.OPERATORS, **matmul.OPERATORS, **recurrent.OPERATORS}
 MOVING: Mapping[str, Operator] = shape.OPERATORS
+MAKING = frozenset({"fill", "fill_like", "one_hot", "pad", "range_1d"})  # they move values, but put in one of their own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Step:
     constants: Mapping[str, Any]
     inputs: Mapping[str, str | tuple[str, ...]]  # parameter -> the value's name, or those of a list
     outputs: tuple[str, ...]
-    dtypes: tuple[np.dtype[Any], ...]  # what the program declares of each output
+    dtypes: tuple[np.dtype[Any], ...]  # that each output is rounded to
     is_rounded: bool  # False: it only moves values that are rounded already
     frees: tuple[str, ...]  # values that nothing reads after this step
 
@@ -40,10 +42,12 @@ class Evaluated:
     constants: Mapping[str, Array]
     steps: tuple[Step, ...]
     outputs: tuple[str, ...]
+    precision: Precision = "declared"
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name."""
-        values: dict[str, Any] = {**self.constants, **feeds}
+        given = {key: typed(value, as_evaluated(value.dtype, self.precision)) for key, value in feeds.items()}
+        values: dict[str, Any] = {**self.constants, **given}
         with np.errstate(all="ignore"):  # overflow and NaN are results here, to be compared
             for step in self.steps:
                 inputs = {key: _read(values, name) for key, name in step.inputs.items()}
@@ -56,8 +60,8 @@ class Evaluated:
         return {name: values[name] for name in self.outputs}
 
 
-def load_functions(package: Path) -> dict[str, Evaluated]:
-    """The functions of a saved package by name.
+def load_functions(package: Path, precision: Precision = "declared") -> dict[str, Evaluated]:
+    """The functions of a saved package by name, to be evaluated in the types it declares or in one of its own.
 
     Raises:
         UnavailableError: The evaluator lacks operators of the program; all are listed.
@@ -71,7 +75,7 @@ def load_functions(package: Path) -> dict[str, Evaluated]:
             f"the Core ML evaluator has no operator {', '.join(sorted(missing))}; check this artifact on macOS with "
             "the runtime 'coreml', or add the operator to devices/runtimes/_mil"
         )
-    return {name: _prepare(function) for name, function in program.functions.items()}
+    return {name: _prepare(function, precision) for name, function in program.functions.items()}
 
 
 def typed(value: Any, dtype: np.dtype[Any], *, is_rounded: bool = True) -> Array:
@@ -82,7 +86,7 @@ def typed(value: Any, dtype: np.dtype[Any], *, is_rounded: bool = True) -> Array
     return held.astype(np.float16).astype(np.float32) if is_rounded else held
 
 
-def _prepare(function: Function) -> Evaluated:
+def _prepare(function: Function, precision: Precision) -> Evaluated:
     constants: dict[str, Array] = {}
     operations: list[Operation] = []
     for operation in function.operations:
@@ -94,20 +98,22 @@ def _prepare(function: Function) -> Evaluated:
             operations.append(operation)
             continue
         for var, result in zip(operation.outputs, results, strict=True):
-            constants[var.name] = (
-                str(result) if var.dtype == types.str else np.array(typed(result, _dtype(var)))
-            )  # writeable
+            if var.dtype == types.str:
+                constants[var.name] = str(result)
+            else:
+                stored = as_stored(_dtype(var), np.size(result), precision)
+                constants[var.name] = np.array(typed(result, stored))  # writeable
     outputs = tuple(var.name for var in function.outputs)
     last_readers = {name: op for op in operations for name in _names(op)}
     steps = []
     for operation in operations:
         made_and_read = [name for name in {**_names(operation)} if last_readers[name] is operation]
         frees = tuple(name for name in made_and_read if name not in constants and name not in outputs)
-        steps.append(_step(operation, constants, frees))
-    return Evaluated(constants=constants, steps=tuple(steps), outputs=outputs)
+        steps.append(_step(operation, constants, frees, precision))
+    return Evaluated(constants=constants, steps=tuple(steps), outputs=outputs, precision=precision)
 
 
-def _step(operation: Operation, constants: Mapping[str, Array], frees: tuple[str, ...]) -> Step:
+def _step(operation: Operation, constants: Mapping[str, Array], frees: tuple[str, ...], precision: Precision) -> Step:
     fixed: dict[str, Any] = {}
     inputs: dict[str, str | tuple[str, ...]] = {}
     for parameter, value in operation.inputs.items():
@@ -125,8 +131,8 @@ def _step(operation: Operation, constants: Mapping[str, Array], frees: tuple[str
         constants=fixed,
         inputs=inputs,
         outputs=tuple(var.name for var in operation.outputs),
-        dtypes=tuple(_dtype(var) for var in operation.outputs),
-        is_rounded=operation.op_type not in MOVING,
+        dtypes=tuple(as_evaluated(_dtype(var), precision) for var in operation.outputs),
+        is_rounded=operation.op_type not in MOVING or operation.op_type in MAKING,
         frees=frees,
     )
 

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.verbose:
         warnings.simplefilter("ignore")
         logging.basicConfig(level=logging.ERROR)
+    else:
+        logging.basicConfig(level=logging.INFO)
     verb: Callable[[argparse.Namespace], int] = options.verb
     try:
         return verb(options)
@@ -58,9 +60,9 @@ def parser() -> argparse.ArgumentParser:
     run = _verb(verbs, "run", "distil, quantize, convert, verify, measure and report, as a recipe says", _run)
     run.add_argument("recipe", metavar="RECIPE", help="the name of a recipe that comes with edgeseq, or a TOML file")
     run.add_argument("--output", metavar="DIR", type=Path, help="run folder (default: runs/RECIPE)")
+    _add_limits(run)
 
     convert = _verb(verbs, "convert", "convert your own model, and prove that every file computes the same", _convert)
-    _add_limits(run)
     convert.add_argument("model", metavar="SCRIPT.py", type=Path, help="defines get_model() and get_args()")
     convert.add_argument(
         "--format", metavar="F", action="append", help=f"repeat for several (default: {', '.join(FORMATS)})"
@@ -69,12 +71,23 @@ def parser() -> argparse.ArgumentParser:
         "--scheme", metavar="S", action="append", help=f"repeat for several (default: {', '.join(SCHEMES)})"
     )
     convert.add_argument("--output", metavar="DIR", type=Path, required=True, help="run folder to write")
+    _add_limits(convert)
 
     verify = _verb(
-    _add_limits(convert)
-        verbs, "verify", "run every artifact of a run folder again and compare it with PyTorch's outputs", _verify
+        verbs,
+        "verify",
+        "run every artifact of a run folder again and compare it with PyTorch's outputs, or check one model file",
+        _verify,
     )
-    verify.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
+    verify.add_argument(
+        "folder", metavar="RUN|FILE", type=Path, help="a run folder, a model file or an artifact's folder"
+    )
+    verify.add_argument("--against", metavar="FILE", type=Path, help="another file of the same model, to compare with")
+    verify.add_argument(
+        "--range", metavar="INPUT=LOW:HIGH", action="append", default=[], help="random integers of an input (repeat)"
+    )
+    verify.add_argument("--tolerance", metavar="E", type=float, help="largest error, of outputs of order 1 or less")
+    verify.add_argument("--second-engine", action="store_true", help="run a TFLite file in TensorFlow as well")
     report = _verb(verbs, "report", "write a run folder's report anew and print its table", _report)
     report.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
     report.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
@@ -98,19 +111,6 @@ def _verb(verbs: Any, name: str, what: str, function: Callable[[argparse.Namespa
     return added
 
 
-def _run(options: argparse.Namespace) -> int:
-    from edgeseq import pipeline, recipe
-
-    loaded = recipe.load(options.recipe)
-    root = options.output or Path("runs") / loaded.name
-    with _watcher() as watcher:
-        report = pipeline.run(loaded, root, watcher, limits)
-    return _conclude(report, root, options)
-
-
-def _convert(options: argparse.Namespace) -> int:
-    from edgeseq import pipeline
-
 def _add_limits(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--memory-limit", metavar="M", help="of each stage: 4GB, 50%% or none (default: 80%% of the machine's memory)"
@@ -124,6 +124,20 @@ def _limits(options: argparse.Namespace) -> "Limits":
     return Limits.parse(options.memory_limit, options.time_limit)
 
 
+def _run(options: argparse.Namespace) -> int:
+    from edgeseq import pipeline, recipe
+
+    loaded = recipe.load(options.recipe)
+    root = options.output or Path("runs") / loaded.name
+    limits = _limits(options)
+    with _watcher() as watcher:
+        report = pipeline.run(loaded, root, watcher, limits)
+    return _conclude(report, root, options)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from edgeseq import pipeline
+
     if options.model.suffix != ".py" or not options.model.is_file():
         raise RequestError(
             f"'{options.model}' is no Python script; `convert` takes a .py file with get_model() and get_args()"
@@ -136,14 +150,38 @@ def _limits(options: argparse.Namespace) -> "Limits":
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from edgeseq import pipeline
+    from edgeseq import inspection, pipeline
+
+    if inspection.is_model(options.folder):
+        return _check_file(options)
 
     with _watcher() as watcher:
         report = pipeline.verify(options.folder, watcher)
     return _conclude(report, options.folder, options)
 
 
-    limits = _limits(options)
+def _check_file(options: argparse.Namespace) -> int:
+    """One model file, without PyTorch's recorded outputs."""
+    import json
+
+    from edgeseq import crosscheck
+    from edgeseq.report.crosscheck import render
+
+    report = crosscheck.check(
+        options.folder,
+        options.against,
+        ranges=crosscheck.parsed_ranges(options.range),
+        tolerance=options.tolerance,
+        second_engine=options.second_engine,
+    )
+    print(render(report))
+    if options.json:
+        _write(options.json, json.dumps(report.to_json(), indent=1) + "\n")
+    if report.failures:
+        raise GateError(f"'{options.folder}' is out of tolerance: {'; '.join(report.failures)}")
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from edgeseq import pipeline
     from edgeseq.measure import Protocol

@@ -88,7 +88,7 @@ class ParityReport:
     def save(self, path: Path) -> None:
         """Write as JSON; infinities as null."""
         data = asdict(self) | {"passed": self.passed, "failures": list(self.failures)}
-        path.write_text(json.dumps(_finite(data), indent=1))
+        path.write_text(json.dumps(finite(data), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -187,12 +187,13 @@ def _accuracy(pairs: list[tuple[np.ndarray, Any]]) -> float | None:
     return hits / sum(len(predicted) for predicted, _ in pairs)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data with infinities and NaN as words, which JSON has no numbers for."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _number(value: float | str) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from edgeseq.devices.runtimes import Runtime
+from edgeseq.quiet_stderr import logged
 from edgeseq.signature import Signature, Tensors
 
 
@@ -18,8 +19,8 @@ class LiteRTRuntime(Runtime):
 
     def load(self, path: Path, signatures: tuple[Signature, ...], *, threads: int) -> "LiteRTSession":
         """One interpreter for all signatures."""
-        interpreter = Interpreter(str(path), num_threads=threads)
-        return LiteRTSession(interpreter, signatures)
+        with logged("litert"):
+            return LiteRTSession(Interpreter(str(path), num_threads=threads), signatures)
 
 
 class LiteRTSession:
@@ -99,7 +100,8 @@ class _Runner:
         if shapes != self._shapes:
             for name, index in self._inputs.items():
                 interpreter.resize_tensor_input(index, shapes[name])
-            interpreter.allocate_tensors()
+            with logged("litert"):
+                interpreter.allocate_tensors()
             self._shapes = shapes
         for name, index in self._inputs.items():
             interpreter.set_tensor(index, inputs[name])

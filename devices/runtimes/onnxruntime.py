@@ -14,7 +14,7 @@ import onnxruntime as ort
 from edgeseq.devices.runtimes import Runtime, Session
 from edgeseq.signature import Signature, Tensors
 
-ERRORS_ONLY = 3
+FATAL_ONLY = 4  # what it logs as an error it raises as well
 
 
 class OnnxSession:
@@ -24,7 +24,7 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
+        options.log_severity_level = FATAL_ONLY
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
 

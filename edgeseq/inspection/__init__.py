@@ -18,7 +18,20 @@ from edgeseq.inspection import delegates
 from edgeseq.inspection.operator import Operator
 from edgeseq.signature import Signature
 
-__all__ = ["Contents", "Inspection", "Inspector", "Stored", "artifact_file", "format_of", "inspect", "read"]
+__all__ = [
+    "NO_BOUND",
+    "Contents",
+    "Inspection",
+    "Inspector",
+    "Stored",
+    "artifact_file",
+    "format_of",
+    "inspect",
+    "is_model",
+    "read",
+]
+
+NO_BOUND = 2**31 - 1  # the greatest size of a dimension that a file does not bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,14 +156,26 @@ def artifact_file(path: Path) -> tuple[Path, Artifact | None]:
     return path, None
 
 
+def is_model(path: Path) -> bool:
+    """Whether a path means one model: a file of a known format, or an artifact's folder."""
+    return (path / RECORD).is_file() or _format_of_suffix(path.suffix) is not None
+
+
 def format_of(file: Path) -> str:
     """The format whose suffix a file has."""
-    suffixes = {_inspector(name).suffix: name for name in _names()}
-    if file.suffix not in suffixes:
+    format = _format_of_suffix(file.suffix)
+    if format is None:
         raise RequestError(
-            f"'{file}' is no model file; it must end in {', '.join(sorted(suffixes))}, or be a folder with {RECORD}"
+            f"'{file}' is no model file: none of the formats {', '.join(_names())} ends in '{file.suffix}', and it is no "
+            f"folder with {RECORD}"
         )
-    return suffixes[file.suffix]
+    return format
+
+
+def _format_of_suffix(suffix: str) -> str | None:
+    """Found without importing the formats' packages."""
+    declaring = f'suffix = "{suffix}"'
+    return next(iter(lookup.names(sys.modules[__name__], "INSPECTOR", declaring=declaring)), None)
 
 
 def read(file: Path) -> Contents:

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from edgeseq.errors import RequestError
-from edgeseq.inspection import Contents, Inspector, Stored
+from edgeseq.inspection import NO_BOUND, Contents, Inspector, Stored
 from edgeseq.inspection._coreml_proto import message_class
 from edgeseq.inspection.operator import Operand, Operator
 from edgeseq.signature import Dim, Signature, TensorSpec
@@ -24,7 +24,6 @@ BITS = {"float16": 16, "float32": 32, "float64": 64, "bfloat16": 16, "bool": 8, 
 CONSTANT = ("const", "constexpr_")
 PASSING_ON = frozenset({"cast", "identity", "reshape", "expand_dims", "squeeze", "transpose", "select", "add"})
 UNLIMITED = -1  # an upper bound that is not one
-NO_BOUND = 2**31 - 1
 
 
 class CoreMLInspector(Inspector):

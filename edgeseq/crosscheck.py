@@ -7,19 +7,21 @@ stronger, since PyTorch itself answered there.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from edgeseq import inspection
 from edgeseq.devices import runtimes
-from edgeseq.devices.runtimes import Session
-from edgeseq.errors import EdgeseqError, RequestError, UnavailableError
+from edgeseq.devices.runtimes import Runtime, Session
+from edgeseq.difference import Difference, judged, measured
+from edgeseq.errors import EdgeseqError, RequestError
 from edgeseq.inspection.random_inputs import Trial, trials
 from edgeseq.signature import Signature
-from edgeseq.verify import finite, sqnr_db, tolerance_for
+from edgeseq.verify import finite
 
-SECOND_ENGINES = {"tflite": "tensorflow"}
+if TYPE_CHECKING:
+    from edgeseq.devices.runtimes._mil.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +35,10 @@ class Loaded:
     table_rows: Mapping[str, int]
     session: Session
 
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How far two engines, files or precisions are from each other, over all trials."""
-
-    between: tuple[str, str]
-    max_abs_error: float  # NaN: an output is missing, has another shape, or is not finite in one of them
-    largest: float  # absolute value of the second's outputs
-    sqnr_db: float
-    limit: str  # what it must keep to; empty: it is told, not judged
-    passed: bool
+    @property
+    def title(self) -> str:
+        """The file and what runs it."""
+        return f"{self.name} ({self.engine})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +56,7 @@ class Report:
     def failures(self) -> tuple[str, ...]:
         """What is wrong, each with both numbers."""
         found = [f"{self.not_finite} values are not finite"] if self.not_finite else []
-        return (*found, *(_words(d) for d in self.differences if not d.passed))
+        return (*found, *(d.words() for d in self.differences if not d.passed))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -101,16 +96,13 @@ def check(
     results = run(mine, fed)
     differences = []
     if other:
-        differences.append(
-            difference(
-                (mine, results), (other, run(other, fed)), tolerance=tolerance, schemes=(mine.scheme, other.scheme)
-            )
-        )
+        _require_as_many_outputs(mine, other)
+        found = measured((mine.title, other.title), results, run(other, fed))
+        differences.append(judged(found, (mine.scheme, other.scheme), tolerance))
     if second_engine:
-        second = load(file, engine=_second_engine(file))
-        differences.append(
-            difference((mine, results), (second, run(second, fed)), tolerance=tolerance, schemes=("fp32",) * 2)
-        )
+        second = load(file, runtimes.second(inspection.format_of(file)))
+        found = measured((mine.title, second.title), results, run(second, fed))
+        differences.append(judged(found, ("fp32", "fp32"), tolerance))
     if inspection.format_of(file) == "coreml":
         differences.append(precision_difference(file, mine.signatures, fed))
     return Report(
@@ -125,11 +117,11 @@ def check(
     )
 
 
-def load(file: Path, *, engine: str | None = None) -> Loaded:
-    """The file in the engine that runs its format here, or in that of the name."""
+def load(file: Path, runtime: Runtime | None = None) -> Loaded:
+    """The file in an engine; None: the one that runs its format here."""
     path, artifact = inspection.artifact_file(file)
     contents = inspection.read(path)
-    runtime = runtimes.get(engine) if engine else runtimes.for_format(inspection.format_of(path))
+    runtime = runtime or runtimes.for_format(inspection.format_of(path))
     return Loaded(
         name=path.name,
         scheme=artifact.scheme if artifact else _guessed_scheme(contents),
@@ -165,48 +157,18 @@ def run(loaded: Loaded, fed: Sequence[Trial]) -> list[dict[str, np.ndarray]]:
     return results
 
 
-Run = tuple[Loaded, list[dict[str, np.ndarray]]]
-
-
-def difference(a: Run, b: Run, *, tolerance: float | None, schemes: tuple[str, str]) -> Difference:
-    """Compare by the outputs' names where these are the same, else by their order."""
-    values, others = _paired(a[1], b[1])
-    noise = values - others
-    error, largest = float(np.abs(noise).max(initial=0.0)), float(np.abs(others).max(initial=0.0))
-    noise_db = sqnr_db(others, noise)
-    bound = [tolerance_for(scheme) for scheme in schemes]
-    most = tolerance
-    if most is None and all(t.max_abs_error is not None for t in bound):
-        most = max(cast(float, t.max_abs_error) for t in bound)
-    if most is not None:
-        limit, passed = f"max abs error ≤ {most:.0e} × {max(largest, 1.0):.3g}", error <= most * max(largest, 1.0)
-    else:
-        least = min(t.sqnr_db for t in bound if t.sqnr_db is not None)
-        limit, passed = f"SQNR ≥ {least:.0f} dB", noise_db >= least
-    names = (f"{a[0].name} ({a[0].engine})", f"{b[0].name} ({b[0].engine})")
-    return Difference(
-        between=names, max_abs_error=error, largest=largest, sqnr_db=noise_db, limit=limit, passed=bool(passed)
-    )
-
-
 def precision_difference(file: Path, signatures: tuple[Signature, ...], fed: Sequence[Trial]) -> Difference:
     """What float16 arithmetic costs a Core ML program, every operator's result rounded as on the Neural Engine."""
     from edgeseq.devices.runtimes.coreml_evaluator import RUNTIME
 
-    results = {}
-    for precision in ("float16", "float32"):
-        session = RUNTIME.load_at(file, signatures, threads=1, precision=cast(Any, precision))
-        evaluated = Loaded(
-            name=f"{precision} arithmetic",
-            scheme="",
-            engine="evaluated",
-            signatures=signatures,
-            table_rows={},
-            session=session,
-        )
-        results[precision] = (evaluated, run(evaluated, fed))
-    found = difference(results["float16"], results["float32"], tolerance=np.inf, schemes=("fp16", "fp16"))
-    return Difference(**{**asdict(found), "limit": "", "passed": True})
+    def evaluated(precision: "Precision") -> list[dict[str, np.ndarray]]:
+        session = RUNTIME.load_at(file, signatures, threads=1, precision=precision)
+        name, engine = f"{precision} arithmetic", "evaluated"
+        loaded = Loaded(name=name, scheme="", engine=engine, signatures=signatures, table_rows={}, session=session)
+        return run(loaded, fed)
+
+    names = ("float16 arithmetic (evaluated)", "float32 arithmetic (evaluated)")
+    return measured(names, evaluated("float16"), evaluated("float32"))
 
 
 def parsed_ranges(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -224,23 +186,16 @@ def parsed_ranges(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _paired(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """All values of both in one order; NaN where an output's shape differs."""
-    values, others = [np.zeros(0)], [np.zeros(0)]
-    for mine, yours in zip(a, b, strict=True):
-        by_name = set(mine) == set(yours)
-        for i, (name, value) in enumerate(mine.items()):
-            other = yours[name] if by_name else list(yours.values())[i] if i < len(yours) else np.zeros(0)
-            same_shape = value.shape == other.shape
-            values.append(value.astype(np.float64).ravel())
-            others.append(other.astype(np.float64).ravel() if same_shape else np.full(value.size, np.nan))
-    return np.concatenate(values), np.concatenate(others)
-
-
 def _require_same_inputs(a: Loaded, b: Loaded) -> None:
     mine, yours = (sorted(spec.name for spec in loaded.signatures[0].inputs) for loaded in (a, b))
     if mine != yours:
         raise RequestError(f"'{a.name}' takes inputs {mine}, but '{b.name}' takes {yours}: they are not one model")
+
+
+def _require_as_many_outputs(a: Loaded, b: Loaded) -> None:
+    mine, yours = ([spec.name for spec in loaded.signatures[0].outputs] for loaded in (a, b))
+    if len(mine) != len(yours):
+        raise RequestError(f"'{a.name}' gives outputs {mine}, but '{b.name}' gives {yours}: they are not one model")
 
 
 def _guessed_scheme(contents: inspection.Contents) -> str:
@@ -252,17 +207,3 @@ def _guessed_scheme(contents: inspection.Contents) -> str:
     if any(sizes.get(dtype, 0) > floats for dtype in ("int8", "uint8", "int4", "uint4")):
         return "dynamic_wi8_afp32"
     return "fp16" if sizes.get("float16", 0) > floats else "fp32"
-
-
-def _second_engine(file: Path) -> str:
-    format = inspection.format_of(file)
-    if format not in SECOND_ENGINES:
-        raise UnavailableError(
-            f"format '{format}' has one engine here; a second one is known for {', '.join(SECOND_ENGINES)}"
-        )
-    return SECOND_ENGINES[format]
-
-
-def _words(found: Difference) -> str:
-    a, b = found.between
-    return f"{a} and {b} differ by {found.max_abs_error:.2e}, SQNR {found.sqnr_db:.1f} dB (allowed: {found.limit})"

@@ -138,8 +138,8 @@ def test_a_value_that_the_model_cannot_take_says_how_to_name_a_range(artifacts: 
         crosscheck.check(artifacts["onnx"].path, ranges={"tokens": (5000, 6000)})
 
 
-def test_only_tflite_has_a_second_engine(artifacts: dict[str, Artifact]) -> None:
-    with pytest.raises(UnavailableError, match="format 'onnx' has one engine here"):
+def test_a_format_without_a_second_engine_says_so(artifacts: dict[str, Artifact]) -> None:
+    with pytest.raises(UnavailableError, match="no second engine runs format 'onnx' here"):
         crosscheck.check(artifacts["onnx"].path, second_engine=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeseq import limits, scheduler
+from edgeseq import cli, limits, scheduler
 from edgeseq.errors import ConversionError, RequestError
 from edgeseq.limits import Limits
 from edgeseq.stages import exclusive
@@ -124,3 +124,30 @@ def test_memory_is_told_where_there_is_no_proc() -> None:
 
 def test_memory_of_a_process_that_ended_is_not_known() -> None:
     assert limits.resident_bytes(2**22 + 1) is None
+
+
+SCRIPT = """
+from torch import nn, ones
+
+
+def get_model():
+    return nn.Linear(4, 3)
+
+
+def get_args():
+    return (ones(2, 4),)
+"""
+
+
+def test_the_command_stops_a_converter_at_its_limit(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text(SCRIPT)
+
+    wrong = cli.main(["convert", "mine.py", "--format", "onnx", "--output", "out", "--memory-limit", "4"])
+    stopped = cli.main(["convert", "mine.py", "--format", "onnx", "--output", "out", "--memory-limit", "60MB"])
+
+    complaints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("edgeseq: ")]
+    assert (wrong, stopped) == (2, 1)
+    assert "--memory-limit '4' is no amount of memory" in complaints[0]
+    assert "stage 'models/mine' was stopped: it held" in complaints[1]
+    assert len(complaints) == 2
+    assert not Path("out/models").exists()

@@ -12,7 +12,7 @@ from edgeseq import lookup
 from edgeseq.errors import UnavailableError
 from edgeseq.signature import Signature, Tensors
 
-__all__ = ["Runtime", "Session", "for_format", "get", "names"]
+__all__ = ["Runtime", "Session", "for_format", "get", "names", "second"]
 
 
 class Session(Protocol):
@@ -69,6 +69,20 @@ def for_format(format: str) -> Runtime:
     Raises:
         UnavailableError: With the reason of each engine that cannot.
     """
+    return _usable(format, wanted=1)[0]
+
+
+def second(format: str) -> Runtime:
+    """Another engine that runs a format here, to check the first by.
+
+    Raises:
+        UnavailableError: There is one engine only; with the reason of each that cannot.
+    """
+    return _usable(format, wanted=2)[1]
+
+
+def _usable(format: str, wanted: int) -> list[Runtime]:
+    """The engines that run a format here, those that apps use first."""
     candidates = lookup.names(sys.modules[__name__], "RUNTIME", declaring=f'format = "{format}"')
     usable, reasons = [], []
     for name in candidates:
@@ -76,7 +90,9 @@ def for_format(format: str) -> Runtime:
         reason = runtime.unavailable()
         if reason is None:
             usable.append(runtime)
-        reasons.append(f"{name}: {reason}")
-    if not usable:
-        raise UnavailableError(f"no engine runs format '{format}' here ({'; '.join(reasons) or 'none is known'})")
-    return max(usable, key=lambda runtime: runtime.is_timed)
+        else:
+            reasons.append(f"{name}: {reason}")
+    if len(usable) < wanted:
+        what = "no second engine" if usable else "no engine"
+        raise UnavailableError(f"{what} runs format '{format}' here ({'; '.join(reasons) or 'none is known'})")
+    return sorted(usable, key=lambda runtime: not runtime.is_timed)

@@ -52,17 +52,17 @@ def test_what_a_stage_starts_counts_and_is_stopped_with_it(root: Path, tmp_path:
     assert "was stopped: it held" in message
 
 
-def test_stage_that_takes_too_long_is_stopped_with_its_last_words(root: Path) -> None:
+def test_stage_that_takes_too_long_is_stopped(root: Path) -> None:
     with (
         exclusive(root),
-        pytest.raises(ConversionError, match=r"'slow' was stopped after \d+ s.*the limit is 3 s.*about to"),
+        pytest.raises(ConversionError, match=r"'slow' was stopped after \d+ s, and the limit is 2 s; .*--time-limit"),
     ):
-        scheduler.run([stage("slow", "sleep")], root, Diary(), given={}, limits=Limits(time_s=3))
+        scheduler.run([stage("slow", "sleep")], root, Diary(), given={}, limits=Limits(time_s=2))
 
 
 def test_stages_within_their_limits_finish(root: Path) -> None:
     with exclusive(root):
-        done = scheduler.run([stage("one")], root, Diary(), given={}, limits=Limits(memory_bytes=ENOUGH, time_s=60))
+        done = scheduler.run([stage("one")], root, Diary(), given={}, limits=Limits(memory_bytes=ENOUGH, time_s=600))
 
     assert list(done) == ["one"]
 

@@ -4,8 +4,7 @@ Every model goes this way, ours or the user's; the converters lower nothing else
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +16,7 @@ from torch.export import ExportedProgram
 
 from edgeseq.errors import UnsupportedError
 from edgeseq.model_checks import explained, require_convertible
-from edgeseq.operators.lstm import LSTM, exported_lstm
+from edgeseq.operators.whole import whole_recurrent_layers
 from edgeseq.signature import Dim, Signature, TensorSpec
 
 DynamicShapes = Mapping[str, Mapping[int, Dim]]  # input -> axis -> dimension
@@ -97,27 +96,9 @@ def capture(
         with torch.no_grad(), whole_recurrent_layers():
             program = torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
     except Exception as error:  # torch.export raises what the model's own code raises, besides many types of its own
-        raise UnsupportedError(f"torch.export refuses the model: {explained(error)}") from error
+        raise UnsupportedError(f"torch.export refuses the model: {explained(error)}{_advice(error, model)}") from error
     signature = _signature(name, tuple(examples), program, output_names, dynamic_shapes)
     return CapturedModel(signatures=(signature,), programs={name: program})
-
-
-@contextmanager
-def whole_recurrent_layers() -> Iterator[None]:
-    """While it lasts, every plain `nn.LSTM` is exported as `edgeseq::lstm`."""
-    original: Callable[..., Any] = nn.LSTM.forward
-
-    def forward(self: nn.LSTM, x: Any, state: Any = None) -> Any:
-        supported = isinstance(x, Tensor) and x.dim() == 3 and self.proj_size == 0
-        if isinstance(self, LSTM) or not supported:
-            return original(self, x, state)
-        return exported_lstm(self, x, state)
-
-    nn.LSTM.forward = forward  # type: ignore[method-assign,assignment]  # undone below
-    try:
-        yield
-    finally:
-        nn.LSTM.forward = original  # type: ignore[method-assign]  # the original
 
 
 def _signature(
@@ -144,4 +125,16 @@ def _signature(
         inputs=tuple(spec(key, value) for key, value in inputs.items()),
         outputs=tuple(spec(key, value) for key, value in zip(keys, outputs, strict=True)),
         dims=tuple({dim.name: dim for axes in shapes.values() for dim in axes.values()}.values()),
+    )
+
+
+def _advice(error: Exception, model: nn.Module) -> str:
+    """What to do about a loop over a recurrent cell, which torch.export unrolls at the example's length."""
+    has_cell = any(isinstance(module, nn.RNNCellBase) for module in model.modules())
+    if not (has_cell and "inferred to be a constant" in str(error)):
+        return ""
+    return (
+        "; a loop over time around an nn.LSTMCell, nn.GRUCell or nn.RNNCell is as long as the example: use nn.LSTM, "
+        "nn.GRU or nn.RNN for any length, capture one step with its states as inputs, or leave the length out of the "
+        "dynamic shapes"
     )

@@ -18,9 +18,9 @@ class Quantizer(ABC):
 
     schemes: ClassVar[tuple[str, ...]]  # what this format can express, as users would type it
 
-    def note(self, scheme: Scheme) -> str:
-        """What the scheme means in this format where it is less than its name says; empty if nothing is."""
-        del scheme
+    def note(self, scheme: Scheme, source: Path) -> str:
+        """What the scheme means for the artifact at `source` where it is less than its name says; empty if nothing is."""
+        del scheme, source
         return ""
 
     @abstractmethod
@@ -64,7 +64,7 @@ def quantize(artifact: Artifact, scheme: Scheme, folder: Path) -> Artifact:
         scheme=scheme.name,
         signatures=artifact.signatures,
         parent=artifact,
-        note=quantizer.note(scheme),
+        note=quantizer.note(scheme, artifact.path),
     )
     result.save()
     return result

@@ -20,8 +20,9 @@ MASKED = 3e4  # stands for what float16 cannot hold: exp(score - MASKED) is 0, a
 class CoreMLQuantizer(Quantizer):
     schemes = ("fp16", "dynamic_wi8_afp32", "weight_only_wi8_afp32", "weight_only_wi4b32_afp32")
 
-    def note(self, scheme: Scheme) -> str:
+    def note(self, scheme: Scheme, source: Path) -> str:
         """Core ML has no dynamic activations, and newer formats need newer systems."""
+        del source
         if scheme.mode == "dynamic":
             return "Core ML has no dynamic activations: weights int8, activations float"
         if scheme.weight_bits == 16:

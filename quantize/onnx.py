@@ -1,7 +1,7 @@
 """Quantization of ONNX files: onnxruntime's for dynamic activations; weights alone are stored small and widened again."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,17 +15,21 @@ from edgeseq.quantize import Quantizer, Scheme
 PRODUCTS = ("Gemm", "MatMul")
 LEAST_WEIGHTS = 256  # smaller tensors (biases, norms) stay float32: they weigh nothing and scale everything
 COMPUTED_IN_INTEGERS = ["Conv", "Gather", "LSTM", "MatMul"]  # not Attention, which onnxruntime mistakes for its own
-CHANNEL_AXES = {"MatMul": -1, "Gemm": 0, "LSTM": 1, "Gather": 0}  # the axis of a weight whose entries share no sum
-"""(Gemm weights come transposed from nn.Linear; an LSTM's are (directions, 4H, inputs); a table's rows are its tokens.)"""
+FLOAT_ONLY = ("GRU", "RNN")  # onnxruntime 1.32 has no integer kernel for them
+CHANNEL_AXES = {"MatMul": -1, "Gemm": 0, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
+"""The axis of a weight whose entries share no sum. (Gemm weights come transposed from nn.Linear; a recurrent layer's are (directions, gates, inputs); a table's rows are its tokens.)"""
 
 
 class OnnxQuantizer(Quantizer):
     schemes: ClassVar = ("fp16", "dynamic_wi8_afp32", "weight_only_wi8_afp32")
 
-    def note(self, scheme: Scheme) -> str:
+    def note(self, scheme: Scheme, source: Path) -> str:
         """How onnxruntime computes with them."""
         if scheme.mode == "dynamic":
-            return ""
+            floats = sorted({node.op_type for node in onnx_file.load(source).graph if node.op_type in FLOAT_ONLY})
+            if not floats:
+                return ""
+            return f"onnxruntime has no integer {' and '.join(floats)}: their weights are stored as int8, computed in float32"
         return "stored small and widened when the file is loaded; computed in float32"
 
     def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
@@ -43,18 +47,24 @@ def dynamic_int8(source: Path, target: Path) -> None:
     quantize_dynamic(
         source, target, op_types_to_quantize=COMPUTED_IN_INTEGERS, weight_type=QuantType.QInt8, per_channel=True
     )
+    rewrite_weights(target, target, as_int8, only=FLOAT_ONLY)
 
 
 Encode = Callable[[ir.Value], tuple[ir.Value, list[ir.Node]]]  # a weight -> the input that replaces it, and its nodes
 
 
-def rewrite_weights(source: Path, target: Path, encode: Encode) -> None:
-    """Store every large float32 weight as `encode` says, with the nodes that widen it again in front of the graph."""
+def rewrite_weights(source: Path, target: Path, encode: Encode, *, only: Collection[str] = ()) -> None:
+    """Store every large float32 weight as `encode` says, with the nodes that widen it again in front of the graph.
+
+    Where operators are named in `only`, others keep their weights.
+    """
     model = onnx_file.load(source)
     graph = model.graph
     for name, value in list(graph.initializers.items()):
         weight = value.const_value
         if weight is None or weight.dtype != ir.DataType.FLOAT or weight.size < LEAST_WEIGHTS:
+            continue
+        if only and not all(user.op_type in only for user, _ in value.uses()):
             continue
         wide, nodes = encode(value)
         value.replace_all_uses_with(wide)

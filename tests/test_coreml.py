@@ -242,6 +242,42 @@ def ifog(weight: np.ndarray) -> np.ndarray:
     return np.concatenate([i, f, o, g])
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_the_evaluators_gru_is_torchs_without_a_bias_under_the_reset(direction: str) -> None:
+    torch.manual_seed(0)
+    layer, x, h0 = nn.GRU(5, 4), torch.randn(6, 3, 5), torch.randn(1, 3, 4)
+    with torch.no_grad():
+        layer.bias_hh_l0[8:] = 0  # MIL has one bias, outside of what the reset gate multiplies
+    w_ih, w_hh, b_ih, b_hh = (roz(weight.detach().numpy()) for weight in layer.parameters())
+
+    y, h = recurrent.gru(x.numpy(), h0[0].numpy(), w_ih, w_hh, b_ih + b_hh, direction, output_sequence=True)
+
+    expected, hidden = layer(x if direction == "forward" else x.flip(0), h0)
+    expected = expected if direction == "forward" else expected.flip(0)
+    np.testing.assert_allclose(y, expected.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(h, hidden[0].detach().numpy(), atol=1e-6)
+
+
+def roz(weight: np.ndarray) -> np.ndarray:
+    r, z, n = np.split(weight, 3)
+    return np.concatenate([r, n, z])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("output_sequence", [True, False])
+def test_the_evaluators_rnn_is_torchs(activation: str, output_sequence: bool) -> None:
+    torch.manual_seed(0)
+    layer, x, h0 = nn.RNN(5, 4, nonlinearity=activation), torch.randn(6, 3, 5), torch.randn(1, 3, 4)
+    w_ih, w_hh, b_ih, b_hh = (weight.detach().numpy() for weight in layer.parameters())
+    options = {"output_sequence": output_sequence, "activation": activation}
+
+    y, h = recurrent.rnn(x.numpy(), h0[0].numpy(), w_ih, w_hh, b_ih + b_hh, **options)
+
+    expected, hidden = layer(x, h0)
+    np.testing.assert_allclose(y, expected[0 if output_sequence else -1 :].detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(h, hidden[0].detach().numpy(), atol=1e-6)
+
+
 def test_the_evaluators_attention_and_layer_norm_are_torchs() -> None:
     q, k, v = torch.randn(3, 2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(6, 6, dtype=torch.bool).tril()

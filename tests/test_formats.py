@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from edgeseq import converters, models, quantize
 from edgeseq.artifact import Artifact
@@ -51,16 +52,38 @@ class UsersLSTM(nn.Module):
         return self.head(torch.cat([hidden[-2], hidden[-1]], dim=1))
 
 
+class UsersRecurrent(nn.Module):
+    """What people write: padded rows packed, other recurrent layers than LSTMs, and a projected one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(300, 24)
+        self.gru = nn.GRU(24, 20, 2, batch_first=True, bidirectional=True)
+        self.rnn = nn.RNN(40, 24, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(48, 24, batch_first=True, proj_size=12)
+        self.head = nn.Linear(12 + 24, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens > 60).sum(1).clamp(min=1)
+        x = pack_padded_sequence(self.embed(tokens), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        x, _ = self.gru(x)
+        x, last = self.rnn(x)
+        y, _ = pad_packed_sequence(self.lstm(x)[0], batch_first=True)
+        return self.head(torch.cat([y.sum(1) / lengths[:, None], last[-1]], dim=1))
+
+
 def build(name: str) -> nn.Module:
     torch.manual_seed(0)
     if name == "users_encoder":
         return UsersEncoder().eval()
     if name == "users_lstm":
         return UsersLSTM().eval()
+    if name == "users_recurrent":
+        return UsersRecurrent().eval()
     return models.build(name, {"n_vocab": 300, "d_model": 32}).eval()
 
 
-MODELS = ("bilstm", "transformer_encoder", "users_encoder", "users_lstm")
+MODELS = ("bilstm", "transformer_encoder", "users_encoder", "users_lstm", "users_recurrent")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +128,7 @@ def test_a_converted_model_computes_the_same(
 
 
 @pytest.mark.parametrize(("format", "scheme"), SCHEMES)
-@pytest.mark.parametrize("name", ["bilstm", "transformer_encoder"])
+@pytest.mark.parametrize("name", ["bilstm", "transformer_encoder", "users_recurrent"])
 def test_every_scheme_that_a_format_offers_works(
     name: str, format: str, scheme: str, artifacts: dict[tuple[str, str], Artifact], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from edgeseq.converters.coreml.recurrent import USES_CELL
+from edgeseq.converters.coreml.lstm import USES_CELL
 from edgeseq.errors import ConversionError, UnsupportedError
 from edgeseq.module_paths import lacking
 from edgeseq.quiet_coremltools import quietly

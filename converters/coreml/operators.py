@@ -15,7 +15,8 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from coremltools.converters.mil.mil import Var, types
 from coremltools.converters.mil.mil.ops.defs._utils import promote_input_dtypes
 
-from edgeseq.converters.coreml.recurrent import lower_lstm
+from edgeseq import lookup
+from edgeseq.converters import coreml
 
 MASKED = np.float32(-3e4)  # exp(MASKED + score) is 0, and float16 can hold it
 
@@ -195,7 +196,7 @@ def _inputs(context: Any, node: Any) -> Any:
 
 
 TRANSLATIONS: dict[str, Translation] = {
-    "edgeseq::lstm": lower_lstm,
+    "unsafe_split": torch_ops.split,
     "_assert_tensor_metadata": _ignore,
     "_assert_scalar": _ignore,
     "sym_constrain_range_for_size": _ignore,
@@ -236,3 +237,5 @@ def register() -> None:
     """Make coremltools' front end use these translations."""
     for kind, translation in TRANSLATIONS.items():
         REGISTRY.set_func_by_name(translation, kind)
+    for name in lookup.names(coreml, "LOWERING"):  # recurrent layers, one file each
+        REGISTRY.set_func_by_name(lookup.get(coreml, name, "LOWERING"), f"edgeseq::{name}")

@@ -1,8 +1,11 @@
 """ONNX: torch's exporter for the graph, our own lowering for recurrent layers, and onnxscript's folding."""
 
 import logging
+import sys
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -13,17 +16,16 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from edgeseq import onnx_file
+from edgeseq import lookup, onnx_file
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
-from edgeseq.converters.onnx import attention, metadata, products, recurrent
+from edgeseq.converters.onnx import _recurrence, attention, metadata, products
 from edgeseq.errors import UnsupportedError
 from edgeseq.module_paths import lacking
 
 OPSET = 20  # the first with Gelu as one operator; onnxruntime 1.17 and its mobile builds run it
 OPSET_OF_ATTENTION = 23  # the first with Attention as one operator
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
-LSTM = torch.ops.edgeseq.lstm.default
 FUSIONS = RewriteRuleSet([*attention.RULES, *products.RULES])
 UNLIMITED = 2**31  # bytes of a constant that is folded: reordered weights are as large as the weights
 
@@ -34,7 +36,7 @@ class OnnxConverter(Converter):
     def convert(self, model: CapturedModel, target: Path) -> None:
         """Write the `forward` signature; ONNX files hold one graph each, and weights above 2 GB lie beside them."""
         graph = export(model)
-        recurrent.drop_zero_states(graph)
+        _recurrence.drop_zero_states(graph)
         attention.drop_caches(graph)
         optimizer.optimize_ir(graph, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
         fuse(graph)
@@ -65,7 +67,7 @@ def export(model: CapturedModel) -> ir.Model:
     signature = model.signatures[0]
     program = model.programs[signature.name]
     whole_attention = has_whole_attention(program)
-    lowerings = {LSTM: recurrent.lower_lstm} | ({SDPA: attention.lower_attention} if whole_attention else {})
+    lowerings = {**own_operators(), **({SDPA: attention.lower_attention} if whole_attention else {})}
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -89,8 +91,16 @@ def export(model: CapturedModel) -> ir.Model:
     return exported.model
 
 
+def own_operators() -> Mapping[Any, Callable[..., Any]]:
+    """Our operators, each with its file's function in onnxscript."""
+    package = sys.modules[__name__]
+    names = lookup.names(package, "LOWERING")
+    return {getattr(torch.ops.edgeseq, name).default: lookup.get(package, name, "LOWERING") for name in names}
+
+
 def untranslated(program: ExportedProgram) -> list[Node]:
     """The nodes that torch's exporter neither translates nor takes apart."""
+    ours = own_operators()
     known = ONNXRegistry.from_torchlib(opset_version=OPSET)
     table = torch.export.default_decompositions()
 
@@ -99,7 +109,7 @@ def untranslated(program: ExportedProgram) -> list[Node]:
         return not isinstance(target, torch._ops.OpOverload) or known.is_registered(target) or target in table
 
     calls = (node for node in program.graph.nodes if node.op == "call_function")
-    return [node for node in calls if not is_known(node) and node.target != LSTM]
+    return [node for node in calls if not is_known(node) and node.target not in ours]
 
 
 def reason(error: Exception) -> str:

@@ -9,7 +9,9 @@ from edgeseq.converters.tflite import indexing as i
 from edgeseq.converters.tflite import matmul as m
 from edgeseq.converters.tflite import reduce as r
 from edgeseq.converters.tflite import shape as s
+from edgeseq.converters.tflite.gru import gru
 from edgeseq.converters.tflite.lstm import lstm
+from edgeseq.converters.tflite.rnn import rnn
 
 Lowerings = Mapping[str, Callable[..., Any]]
 
@@ -193,6 +195,8 @@ _PRODUCTS: Lowerings = {
     "aten.matmul.default": m.product,
     "aten.convolution.default": m.convolution,
     "edgeseq.lstm.default": lstm,
+    "edgeseq.gru.default": gru,
+    "edgeseq.rnn.default": rnn,
 }
 
 BROADCASTING = frozenset(_BROADCASTING)

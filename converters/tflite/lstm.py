@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeseq.converters.tflite import _emit
 from edgeseq.converters.tflite._emit import binary, scalar, split, unary
 from edgeseq.converters.tflite._graph import Graph, Value, constant
 from edgeseq.converters.tflite._site import Site
-from edgeseq.converters.tflite.matmul import fully_connected
-from edgeseq.converters.tflite.recurrence import Layer, run_layer
-from edgeseq.errors import UnsupportedError
+from edgeseq.converters.tflite._stack import Directions, array, products, run_stack
+from edgeseq.converters.tflite.projected_lstm import projected_lstm
+from edgeseq.converters.tflite.recurrence import Layer
+
+WEIGHTS_IF_PROJECTED = 5  # of a layer and direction
 
 
 def lstm(
@@ -30,55 +31,33 @@ def lstm(
     bidirectional: bool,
 ) -> list[Value]:
     """X (B, T, I), h0 and c0 (L*D, B, H) -> y (B, T, D*H), hn, cn (L*D, B, H)."""
-    graph, d = site.graph, 2 if bidirectional else 1
-    if lengths is not None and x.shape[0] != 1:
-        raise UnsupportedError(
-            f"converter 'tflite' lowers an LSTM with lengths for a batch of 1 only, not of {x.shape[0]}; make the "
-            "batch a dynamic dimension: the file then holds a batch of 1"
-        )
-    hidden, cells = [], []
-    for number in range(num_layers):
-        layer = _layer(weights[4 * d * number : 4 * d * (number + 1)])
-        states = [_emit.slice_axis(graph, state, 0, d * number, d) for state in (h0, c0)]
-        needs_outputs = number < num_layers - 1 or site.is_used[0]
-        x, (h, c) = run_layer(graph, layer, x, states, lengths, needs_outputs=needs_outputs)
-        hidden.append(h)
-        cells.append(c)
-    return [x, _emit.concatenate(graph, hidden, 0), _emit.concatenate(graph, cells, 0)]
+    if len(weights) == WEIGHTS_IF_PROJECTED * num_layers * (2 if bidirectional else 1):
+        return projected_lstm(site, x, h0, c0, lengths, weights, num_layers, bidirectional)
+    return run_stack(site, _layer, x, [h0, c0], lengths, weights, num_layers, bidirectional)
 
 
-def _layer(weights: Sequence[Value]) -> Layer:
+def _layer(directions: Directions) -> Layer:
     """w_ih, w_hh, b_ih, b_hh of each direction -> the layer."""
-    arrays = [value.data for value in weights if value.data is not None]
-    if len(arrays) != len(weights):
-        raise UnsupportedError(
-            "converter 'tflite' lowers an LSTM with constant weights only; these are computed from inputs"
-        )
-    width = arrays[1].shape[1]
+    width = array(directions[0][1]).shape[1]
     factor = np.repeat(np.float32([1, 1, 2, 1]), width)  # of the gates: g's product is doubled
-    inputs = np.concatenate([array * factor[:, None] for array in arrays[0::4]])
-    bias = np.concatenate([(b_ih + b_hh) * factor for b_ih, b_hh in zip(arrays[2::4], arrays[3::4], strict=True)])
-    recurrent = [
-        constant(array * factor[:, None], name=value.name)
-        for array, value in zip(arrays[1::4], weights[1::4], strict=True)
-    ]
+    inputs = np.concatenate([array(w_ih) * factor[:, None] for w_ih, *_ in directions])
+    bias = np.concatenate([(array(b_ih) + array(b_hh)) * factor for _, _, b_ih, b_hh in directions])
+    recurrent = [constant(array(w_hh) * factor[:, None], name=w_hh.name) for _, w_hh, _, _ in directions]
 
     def step(graph: Graph, gates: Value, states: list[Value]) -> list[Value]:
         """Hochreiter and Schmidhuber 1997, with forget gates."""
         h, c = states
-        parts = zip(split(graph, h, 0, len(recurrent)), recurrent, strict=True)
-        products = _emit.concatenate(graph, [fully_connected(graph, part, w, None) for part, w in parts], 0)
-        squashed = unary(graph, "LOGISTIC", binary(graph, "ADD", products, gates))
+        squashed = unary(graph, "LOGISTIC", binary(graph, "ADD", products(graph, h, recurrent), gates))
         i, f, half_g, o = split(graph, squashed, 1, 4)
         g = binary(graph, "SUB", binary(graph, "MUL", half_g, scalar(2, half_g)), scalar(1, half_g))
         c = binary(graph, "ADD", binary(graph, "MUL", f, c), binary(graph, "MUL", i, g))
         return [binary(graph, "MUL", o, unary(graph, "TANH", c)), c]
 
     return Layer(
-        directions=len(recurrent),
+        directions=len(directions),
         width=width,
-        input_weight=constant(inputs, name=weights[0].name),
-        bias=constant(bias, name=weights[2].name),
+        input_weight=constant(inputs, name=directions[0][0].name),
+        bias=constant(bias, name=directions[0][2].name),
         step=step,
-        n_recurrent=sum(array.size for array in arrays[1::4]),
+        n_recurrent=sum(array(weight).size for weight in recurrent),
     )

@@ -29,7 +29,7 @@ BLOCKS = (64, 16)  # steps a round of the outer loops
 BLOCKS_IF_UNROLLED = (32,)
 
 Step = Callable[[Graph, Value, list[Value]], list[Value]]
-"""Input half of the gates (D*B, G), states, each (D*B, H) -> new states, of which the first is the step's output."""
+"""Input half of the gates (D*B, G), states, each (D*B, its width) -> new states, of which the first is the output (H)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Layer:
 def run_layer(
     graph: Graph, layer: Layer, x: Value, states: Sequence[Value], lengths: Value | None, *, needs_outputs: bool
 ) -> tuple[Value, list[Value]]:
-    """X (B, T, I), states, each (D, B, H) -> y (B, T, D*H), states. Without need, y is x.
+    """X (B, T, I), states, each (D, B, its width) -> y (B, T, D*H), states. Without need, y is x.
 
     Steps from a row's length on change no state, and their outputs are zero; the backward direction starts at the row's
     last valid step. Lengths (B,) are for a batch of 1 only.
@@ -58,7 +58,7 @@ def run_layer(
     gates = fully_connected(graph, transpose(graph, x, (1, 0, 2)), layer.input_weight, layer.bias)  # (T, B, D*G)
     n_gates = int(layer.input_weight.shape[0]) // d
     gates = transpose(graph, reshape(graph, gates, (time, batch, d, n_gates)), (0, 2, 1, 3))  # (T, D, B, G)
-    carried = [reshape(graph, state, (d * batch, width)) for state in states]
+    carried = [reshape(graph, state, (d * batch, state.shape[2])) for state in states]
     if time == 1:
         carried = layer.step(graph, reshape(graph, gates, (d * batch, n_gates)), carried)
         outputs = reshape(graph, carried[0], (1, d, batch, width))
@@ -68,7 +68,8 @@ def run_layer(
         outputs, carried = loops.collect(graph, start) if needs_outputs else (x, loops.steps(graph, start).states)
     if needs_outputs:
         outputs = reshape(graph, transpose(graph, outputs, (2, 0, 1, 3)), (batch, time, d * width))
-    return (outputs if needs_outputs else x), [reshape(graph, state, (d, batch, width)) for state in carried]
+    final = [reshape(graph, state, (d, batch, state.shape[1])) for state in carried]
+    return (outputs if needs_outputs else x), final
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""MIL's `lstm`. Letters: T time, B batch, I input width, H hidden width, D directions (1 or 2)."""
+"""MIL's `lstm`, `gru` and `rnn`. Letters: T time, B batch, I input width, H hidden width, D directions (1 or 2)."""
 
 from typing import Any
 
@@ -55,10 +55,9 @@ def lstm(
 
 def one_direction(x: Array, h: Array, c: Array, weight_ih: Array, weight_hh: Array, bias: Array | None) -> Result:
     """From x (T, B, I), h and c (B, H) -> y (T, B, H), h, c; gates in the order i, f, o, g."""
-    steps, batch, width = x.shape
+    steps, batch, _ = x.shape
     hidden = weight_hh.shape[1]
-    from_x = product(x.reshape(-1, width), weight_ih.T).reshape(steps, batch, 4 * hidden)  # all steps in one product
-    from_x = from_x if bias is None else from_x + bias
+    from_x = _input_half(x, weight_ih, bias)
     recurrent = np.ascontiguousarray(weight_hh.T)  # (H, 4H)
     y = np.empty((steps, batch, hidden), np.float32)
     for t in range(steps):
@@ -70,4 +69,72 @@ def one_direction(x: Array, h: Array, c: Array, weight_ih: Array, weight_hh: Arr
     return y, h, c
 
 
-OPERATORS: dict[str, Operator] = {"lstm": lstm}
+def gru(
+    x: Array,
+    initial_h: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array | None = None,
+    direction: Any = "forward",
+    output_sequence: Any = False,
+    recurrent_activation: Any = "sigmoid",
+    activation: Any = "tanh",
+) -> tuple[Array, Array]:
+    """From x (T, B, I) and h (B, H) -> y (T, B, H), or (1, B, H) of the last step; h (B, H).
+
+    Gates in the order r, o, z; r multiplies the recurrent product, and the bias is outside of it.
+    """
+    if (str(recurrent_activation), str(activation)) != ("sigmoid", "tanh"):
+        raise NotImplementedError("gru with other activations")
+    hidden = weight_hh.shape[1]
+    recurrent = np.ascontiguousarray(weight_hh.T)  # (H, 3H)
+
+    def step(from_x: Array, h: Array) -> Array:
+        from_h = product(h, recurrent)  # (B, 3H)
+        r, z = (sigmoid(from_x[:, gate] + from_h[:, gate]) for gate in (slice(hidden), slice(2 * hidden, None)))
+        o = np.tanh(from_x[:, hidden : 2 * hidden] + r * from_h[:, hidden : 2 * hidden])
+        return (1 - z) * o + z * h
+
+    return _outputs(step, _input_half(x, weight_ih, bias), initial_h, direction, output_sequence)
+
+
+def rnn(
+    x: Array,
+    initial_h: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array | None = None,
+    direction: Any = "forward",
+    output_sequence: Any = False,
+    activation: Any = "tanh",
+) -> tuple[Array, Array]:
+    """From x (T, B, I) and h (B, H) -> y (T, B, H), or (1, B, H) of the last step; h (B, H)."""
+    if str(activation) not in RNN_ACTIVATIONS:
+        raise NotImplementedError(f"rnn with activation {activation}")
+    squash = RNN_ACTIVATIONS[str(activation)]
+    recurrent = np.ascontiguousarray(weight_hh.T)  # (H, H)
+
+    def step(from_x: Array, h: Array) -> Array:
+        return squash(from_x + product(h, recurrent))
+
+    return _outputs(step, _input_half(x, weight_ih, bias), initial_h, direction, output_sequence)
+
+
+def _outputs(step: Operator, from_x: Array, h: Array, direction: Any, output_sequence: Any) -> tuple[Array, Array]:
+    """The steps from_x (T, B, W) one after another -> y (T, B, H), or of the last step only, and h (B, H)."""
+    backward = str(direction) == "reverse"
+    y = np.empty((len(from_x), *h.shape), np.float32)
+    for t in range(len(from_x))[:: -1 if backward else 1]:
+        y[t] = h = step(from_x[t], h)
+    return (y if output_sequence else h[None]), h
+
+
+def _input_half(x: Array, weight: Array, bias: Array | None) -> Array:
+    """From x (T, B, I), weight (W, I) -> (T, B, W): all steps in one product."""
+    result = product(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:2], -1)
+    return result if bias is None else result + bias
+
+
+RNN_ACTIVATIONS: dict[str, Operator] = {"tanh": lambda x: np.tanh(x), "relu": lambda x: np.maximum(x, 0)}
+
+OPERATORS: dict[str, Operator] = {"lstm": lstm, "gru": gru, "rnn": rnn}

@@ -197,6 +197,23 @@ def test_examples_that_are_one_tensor_stay_two_inputs() -> None:
     assert torch.equal(call(captured, torch.full((2, 3), 5.0), torch.ones(2, 3))[0], torch.full((2, 3), 4.0))
 
 
+def test_two_states_that_start_as_one_tensor_stay_two_inputs() -> None:
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(WIDTH, HIDDEN, batch_first=True)
+
+        def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+            y: Tensor = self.lstm(x, (h, c))[0]
+            return y
+
+    model, zeros = Step(), torch.zeros(1, 2, HIDDEN)
+    captured = capture(model, {"x": torch.randn(2, 3, WIDTH), "h": zeros, "c": zeros})
+
+    inputs = torch.randn(2, 3, WIDTH), torch.randn(1, 2, HIDDEN), torch.randn(1, 2, HIDDEN)
+    assert close(call(captured, *inputs)[0], model(*inputs))
+
+
 def test_wide_integers_are_taken_as_int32() -> None:
     captured = tiny.captured(tiny.model())
 

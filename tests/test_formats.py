@@ -19,6 +19,7 @@ from edgeseq.verify import sqnr_db
 from tests.benchmarks.recurrent import COUNTERS
 
 FORMATS = converters.names()
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 SCHEMES = [(format, scheme) for format in FORMATS for scheme in quantize.get(format).schemes]
 UNSEEN = ((1, 1), (1, 29), (3, 7), (2, 64))
 DIMS = {0: Dim(name="batch", min=1, max=64), 1: Dim(name="time", min=1, max=128)}

@@ -131,7 +131,7 @@ def _signature(
 def _advice(error: Exception, model: nn.Module) -> str:
     """What to do about a loop over a recurrent cell, which torch.export unrolls at the example's length."""
     has_cell = any(isinstance(module, nn.RNNCellBase) for module in model.modules())
-    if not (has_cell and "inferred to be a constant" in str(error)):
+    if not (has_cell and "Constraints violated" in str(error)):
         return ""
     return (
         "; a loop over time around an nn.LSTMCell, nn.GRUCell or nn.RNNCell is as long as the example: use nn.LSTM, "

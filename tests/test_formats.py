@@ -58,11 +58,11 @@ class UsersRecurrent(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed = nn.Embedding(300, 24)
-        self.gru = nn.GRU(24, 20, 2, batch_first=True, bidirectional=True)
-        self.rnn = nn.RNN(40, 24, batch_first=True, bidirectional=True)
-        self.lstm = nn.LSTM(48, 24, batch_first=True, proj_size=12)
-        self.head = nn.Linear(12 + 24, 3)
+        self.embed = nn.Embedding(300, 32)
+        self.gru = nn.GRU(32, 32, 2, batch_first=True, bidirectional=True)
+        self.rnn = nn.RNN(64, 32, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(64, 64, batch_first=True, proj_size=32)
+        self.head = nn.Linear(32 + 32, 3)
 
     def forward(self, tokens: Tensor) -> Tensor:
         lengths = (tokens > 60).sum(1).clamp(min=1)

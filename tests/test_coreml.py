@@ -247,13 +247,13 @@ def test_the_evaluators_gru_is_torchs_without_a_bias_under_the_reset(direction: 
     torch.manual_seed(0)
     layer, x, h0 = nn.GRU(5, 4), torch.randn(6, 3, 5), torch.randn(1, 3, 4)
     with torch.no_grad():
-        layer.bias_hh_l0[8:] = 0  # MIL has one bias, outside of what the reset gate multiplies
+        layer.get_parameter("bias_hh_l0")[8:] = 0  # MIL has one bias, outside of what the reset gate multiplies
     w_ih, w_hh, b_ih, b_hh = (roz(weight.detach().numpy()) for weight in layer.parameters())
 
     y, h = recurrent.gru(x.numpy(), h0[0].numpy(), w_ih, w_hh, b_ih + b_hh, direction, output_sequence=True)
 
-    expected, hidden = layer(x if direction == "forward" else x.flip(0), h0)
-    expected = expected if direction == "forward" else expected.flip(0)
+    expected, hidden = layer(x if direction == "forward" else torch.flip(x, [0]), h0)
+    expected = expected if direction == "forward" else torch.flip(expected, [0])
     np.testing.assert_allclose(y, expected.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(h, hidden[0].detach().numpy(), atol=1e-6)
 

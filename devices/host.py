@@ -36,7 +36,9 @@ class Subject:
     signatures: tuple[Signature, ...] = ()
 
 
-def measure(subject: Subject, inputs: Tensors, *, input: str, threads: int, protocol: Protocol) -> Measurement:
+def measure(
+    subject: Subject, inputs: Tensors, *, input: str, threads: int, protocol: Protocol, signature: str = "forward"
+) -> Measurement:
     """Load, first inference, warm inferences and memory of one artifact in a fresh process; `input` says what is fed.
 
     Raises:
@@ -51,6 +53,7 @@ def measure(subject: Subject, inputs: Tensors, *, input: str, threads: int, prot
             key: {"dtype": str(v.dtype), "shape": v.shape, "values": v.ravel().tolist()} for key, v in inputs.items()
         },
         "input": input,
+        "signature": signature,
         "threads": threads,
         "protocol": asdict(protocol),
     }
@@ -83,13 +86,13 @@ def measure_here(request: Mapping[str, Any]) -> Measurement:
     start = time.perf_counter()
     session = runtime.load(Path(request["path"]), signatures, threads=request["threads"])
     load_ms = 1e3 * (time.perf_counter() - start)
-    first_ms = runtime.time_ms(session, inputs)
+    first_ms = runtime.time_ms(session, inputs, request["signature"])
     for _ in range(protocol.warmup_runs):
-        session.run(inputs)
+        session.run(inputs, request["signature"])
     samples: list[float] = []
     end = time.perf_counter() + protocol.max_seconds
     while len(samples) < protocol.runs and (len(samples) < protocol.min_runs or time.perf_counter() < end):
-        samples.append(runtime.time_ms(session, inputs))
+        samples.append(runtime.time_ms(session, inputs, request["signature"]))
     peak = peak_bytes()
     return Measurement(
         artifact_sha256=request["sha256"],

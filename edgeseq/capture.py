@@ -4,8 +4,8 @@ Every model goes this way, ours or the user's; the converters lower nothing else
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,20 +17,42 @@ from torch.export import ExportedProgram
 from edgeseq.errors import UnsupportedError
 from edgeseq.model_checks import explained, require_convertible
 from edgeseq.operators.whole import whole_recurrent_layers
-from edgeseq.signature import Dim, Signature, TensorSpec
+from edgeseq.signature import Dim, Signature, State, TensorSpec
 
 DynamicShapes = Mapping[str, Mapping[int, Dim]]  # input -> axis -> dimension
 
 
 @dataclass(frozen=True, kw_only=True)
+class Call:
+    """One way to call a model that is to be captured: the arguments of `capture`, and what else a program may serve."""
+
+    name: str = "forward"
+    method: str = "forward"  # of the model
+    examples: Mapping[str, Tensor]
+    dynamic_shapes: DynamicShapes = field(default_factory=dict)
+    output_names: tuple[str, ...] = ("logits",)
+    states: tuple[State, ...] = ()
+    cases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # further signatures: the sizes they fix
+    by_name: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class CapturedModel:
-    """Programs by signature name, functional and inference-only, with integer inputs as int32."""
+    """Programs by name, functional and inference-only, with integer inputs as int32.
+
+    A program has the name of its signature; signatures that are cases of another share that one's. The signature that
+    apps call most is the first.
+    """
 
     signatures: tuple[Signature, ...]
     programs: Mapping[str, ExportedProgram]
 
+    def signature_of(self, program: str) -> Signature:
+        """The signature that a program was captured for, with all its dynamic dimensions."""
+        return next(s for s in self.signatures if s.name == program)
+
     def save(self, folder: Path) -> None:
-        """Write one `.pt2` a signature and `signatures.json`."""
+        """Write one `.pt2` a program and `signatures.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, program in self.programs.items():
             torch.export.save(program, folder / f"{name}.pt2")
@@ -40,22 +62,25 @@ class CapturedModel:
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
         signatures = tuple(Signature.from_json(s) for s in json.loads((folder / "signatures.json").read_text()))
-        programs = {s.name: torch.export.load(folder / f"{s.name}.pt2") for s in signatures}
+        names = dict.fromkeys(s.program for s in signatures)
+        programs = {name: torch.export.load(folder / f"{name}.pt2") for name in names}
         return cls(signatures=signatures, programs=programs)
 
 
 class _Int32Interface(nn.Module):
     """Takes int32 where the model takes int64: Core ML and mobile runtimes have no 64-bit integer inputs."""
 
-    def __init__(self, model: nn.Module, is_int64: tuple[bool, ...], names: tuple[str, ...] | None):
+    def __init__(self, model: nn.Module, method: str, is_int64: tuple[bool, ...], names: tuple[str, ...] | None):
         super().__init__()
         self.model = model
+        self.method = method
         self.is_int64 = is_int64
         self.names = names  # of the model's parameters; None: by position
 
     def forward(self, *inputs: Tensor) -> Any:
         values = [x.long() if wide else x for x, wide in zip(inputs, self.is_int64, strict=True)]
-        return self.model(*values) if self.names is None else self.model(**dict(zip(self.names, values, strict=True)))
+        call = self.model if self.method == "forward" else getattr(self.model, self.method)
+        return call(*values) if self.names is None else call(**dict(zip(self.names, values, strict=True)))
 
 
 def capture(
@@ -81,35 +106,54 @@ def capture(
         UnsupportedError: torch.export refuses the model, or its inputs or weights have types that formats lack.
         RequestError: Weights are no numbers.
     """
-    dynamic_shapes = dynamic_shapes or {}
-    require_convertible(model, examples)
+    call = Call(
+        name=name,
+        examples=examples,
+        dynamic_shapes=dynamic_shapes or {},
+        output_names=output_names,
+        by_name=by_name,
+    )
+    return capture_calls(model, [call])
+
+
+def capture_calls(model: nn.Module, calls: Sequence[Call]) -> CapturedModel:
+    """Export every way to call a model; the signatures that are cases of others come before them.
+
+    Raises:
+        UnsupportedError: torch.export refuses the model, or its inputs or weights have types that formats lack.
+        RequestError: Weights are no numbers.
+    """
+    for call in calls:
+        require_convertible(model, call.examples)
+    programs = {call.name: _exported(model, call) for call in calls}
+    signatures = []
+    for call in calls:
+        whole = _signature(call, programs[call.name])
+        signatures += [whole.case(name, sizes) for name, sizes in call.cases.items()]
+        signatures.append(whole)
+    return CapturedModel(signatures=tuple(signatures), programs=programs)
+
+
+def _exported(model: nn.Module, call: Call) -> ExportedProgram:
     # torch.export merges example inputs that share storage, and the merged program is wrong for every other input.
-    values = tuple(value.detach().clone() for value in examples.values())
+    values = tuple(value.detach().clone() for value in call.examples.values())
     wide = tuple(value.dtype == torch.int64 for value in values)
     narrow = tuple(value.int() if is_wide else value for value, is_wide in zip(values, wide, strict=True))
-    wrapped = _Int32Interface(model.eval(), wide, tuple(examples) if by_name else None)
-    symbols = {
-        d.name: ExportDim(d.name, min=d.min, max=d.max) for axes in dynamic_shapes.values() for d in axes.values()
-    }
-    shapes = tuple({axis: symbols[d.name] for axis, d in dynamic_shapes.get(key, {}).items()} for key in examples)
+    wrapped = _Int32Interface(model.eval(), call.method, wide, tuple(call.examples) if call.by_name else None)
+    axes = call.dynamic_shapes
+    symbols = {d.name: ExportDim(d.name, min=d.min, max=d.max) for dims in axes.values() for d in dims.values()}
+    shapes = tuple({axis: symbols[d.name] for axis, d in axes.get(key, {}).items()} for key in call.examples)
     try:
         with torch.no_grad(), whole_recurrent_layers():
-            program = torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
+            return torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
     except Exception as error:  # torch.export raises what the model's own code raises, besides many types of its own
         raise UnsupportedError(f"torch.export refuses the model: {explained(error)}{_advice(error, model)}") from error
-    signature = _signature(name, tuple(examples), program, output_names, dynamic_shapes)
-    return CapturedModel(signatures=(signature,), programs={name: program})
 
 
-def _signature(
-    name: str,
-    input_names: tuple[str, ...],
-    program: ExportedProgram,
-    output_names: tuple[str, ...],
-    shapes: DynamicShapes,
-) -> Signature:
+def _signature(call: Call, program: ExportedProgram) -> Signature:
+    output_names, shapes = call.output_names, call.dynamic_shapes
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
-    inputs = {key: values[node] for key, node in zip(input_names, program.graph_signature.user_inputs, strict=True)}
+    inputs = {key: values[node] for key, node in zip(call.examples, program.graph_signature.user_inputs, strict=True)}
     outputs = [values[node] for node in program.graph_signature.user_outputs if isinstance(values.get(node), Tensor)]
     if not outputs:
         raise UnsupportedError("the model returns no tensor")
@@ -121,10 +165,11 @@ def _signature(
         return TensorSpec(name=key, dtype=str(value.dtype).removeprefix("torch."), shape=shape)
 
     return Signature(
-        name=name,
+        name=call.name,
         inputs=tuple(spec(key, value) for key, value in inputs.items()),
         outputs=tuple(spec(key, value) for key, value in zip(keys, outputs, strict=True)),
         dims=tuple({dim.name: dim for axes in shapes.values() for dim in axes.values()}.values()),
+        states=call.states,
     )
 
 

@@ -4,8 +4,8 @@ The same names reach the ONNX graph, the TFLite signature and the Core ML functi
 every architecture: `forward`; `encode`; `prefill`; `step`.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from edgeseq.errors import RequestError
 
 Tensors = Mapping[str, np.ndarray]
+Run = Callable[[Tensors, str], dict[str, np.ndarray]]  # (inputs, signature) -> outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +35,71 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class State:
+    """An input that carries what earlier calls computed, and the output that continues it.
+
+    An LSTM's output takes the input's place. A cache has a capacity, and its output holds the new rows only, which belong
+    into the input along `axis`, from `position` on: no engine then copies what did not change.
+    """
+
+    input: str
+    output: str
+    axis: int | None = None  # None: the output replaces the input
+    position: str | None = None  # the input (B,) that counts the rows in use
+
+
+@dataclass(frozen=True, kw_only=True)
 class Signature:
-    """One way to call a model. `states` names the inputs that carry state from call to call."""
+    """One way to call a model."""
 
     name: str = "forward"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     dims: tuple[Dim, ...] = ()
-    states: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
+    case_of: str | None = None  # the signature whose program computes it, some dimensions fixed; None: it has its own
+
+    def __post_init__(self) -> None:
+        """Refuse states that name no input or no output.
+
+        Raises:
+            RequestError: With the names there are.
+        """
+        inputs, outputs = ([spec.name for spec in specs] for specs in (self.inputs, self.outputs))
+        for state in self.states:
+            named = [(state.input, inputs), (state.output, outputs)]
+            for name, known in [*named, (state.position or state.input, inputs)]:
+                if name not in known:
+                    raise RequestError(f"a state of signature '{self.name}' names '{name}', which is none of {known}")
+
+    @property
+    def program(self) -> str:
+        """The name of the program that computes it."""
+        return self.case_of or self.name
+
+    @property
+    def state_inputs(self) -> tuple[str, ...]:
+        """The inputs that carry state from call to call."""
+        return tuple(state.input for state in self.states)
+
+    def input(self, name: str) -> TensorSpec:
+        """The input of that name."""
+        return next(spec for spec in self.inputs if spec.name == name)
+
+    def case(self, name: str, sizes: Mapping[str, int]) -> "Signature":
+        """The same program with some dimensions fixed, such as a `step`, which is a `prefill` of one token."""
+
+        def fixed(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+            return tuple(replace(s, shape=tuple(sizes.get(str(size), size) for size in s.shape)) for s in specs)
+
+        return replace(
+            self,
+            name=name,
+            inputs=fixed(self.inputs),
+            outputs=fixed(self.outputs),
+            dims=tuple(dim for dim in self.dims if dim.name not in sizes),
+            case_of=self.program,
+        )
 
     def check(self, feeds: Tensors) -> None:
         """Refuse feeds whose names, dtypes, ranks or fixed sizes differ from the inputs'.
@@ -78,5 +136,6 @@ class Signature:
             inputs=tensors(data["inputs"]),
             outputs=tensors(data["outputs"]),
             dims=tuple(Dim(**dim) for dim in data["dims"]),
-            states=tuple(data["states"]),
+            states=tuple(State(**state) for state in data["states"]),
+            case_of=data["case_of"],
         )

@@ -6,7 +6,7 @@ and the task's own metric on the whole test set.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +16,7 @@ import numpy as np
 from edgeseq.artifact import Artifact
 from edgeseq.errors import RequestError
 from edgeseq.reference import Case, Reference
-from edgeseq.signature import Tensors
-
-Run = Callable[[Tensors, str], dict[str, np.ndarray]]  # (inputs, signature) -> outputs
+from edgeseq.signature import Run
 
 
 @dataclass(frozen=True, kw_only=True)

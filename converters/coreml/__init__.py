@@ -18,15 +18,15 @@ class CoreMLConverter(Converter):
     suffix = ".mlpackage"
 
     def convert(self, model: CapturedModel, target: Path) -> None:
-        """Write the one signature as the package's function `main`."""
-        if len(model.signatures) != 1:
-            names = ", ".join(signature.name for signature in model.signatures)
+        """Write the one program as the package's function `main`, which serves every signature that is a case of it."""
+        if len(model.programs) != 1:
             raise UnsupportedError(
-                f"format 'coreml' holds one signature per package, but the model has {names}; convert each alone"
+                f"format 'coreml' holds one program per package, but the model has {', '.join(model.programs)}; capture "
+                "and convert each alone, or make one a case of the other"
             )
         register()
-        (signature,) = model.signatures
-        write_package(lower(model.programs[signature.name], signature), target)
+        ((name, program),) = model.programs.items()
+        write_package(lower(program, model.signature_of(name)), target)
 
 
 CONVERTER = CoreMLConverter()

@@ -34,7 +34,15 @@ class OnnxConverter(Converter):
     suffix = ".onnx"
 
     def convert(self, model: CapturedModel, target: Path) -> None:
-        """Write the `forward` signature; ONNX files hold one graph each, and weights above 2 GB lie beside them."""
+        """Write the one program: its graph, at any batch and length, serves every signature that is a case of it.
+
+        Weights above 2 GB lie in a file beside it.
+        """
+        if len(model.programs) != 1:
+            raise UnsupportedError(
+                f"format 'onnx' holds one graph per file, but the model has {', '.join(model.programs)}; capture and "
+                "convert each alone, or make one a case of the other"
+            )
         graph = export(model)
         _recurrence.drop_zero_states(graph)
         attention.drop_caches(graph)
@@ -59,13 +67,13 @@ def has_whole_attention(program: ExportedProgram) -> bool:
 
 
 def export(model: CapturedModel) -> ir.Model:
-    """The captured `forward` program as an ONNX graph.
+    """The captured program as an ONNX graph.
 
     Raises:
         UnsupportedError: torch's exporter lacks an operator.
     """
-    signature = model.signatures[0]
-    program = model.programs[signature.name]
+    (name,) = model.programs
+    signature, program = model.signature_of(name), model.programs[name]
     whole_attention = has_whole_attention(program)
     lowerings = {**own_operators(), **({SDPA: attention.lower_attention} if whole_attention else {})}
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):

@@ -21,7 +21,7 @@ class TFLiteConverter(Converter):
 
     def convert(self, model: CapturedModel, target: Path) -> None:
         """Write the model in float32; see `Converter.convert`."""
-        programs = [prepare(model.programs[signature.name], signature) for signature in model.signatures]
+        programs = [prepare(model.programs[signature.program], signature) for signature in model.signatures]
         check(programs)
         subgraphs: list[Graph] = []
         graphs = [lower(program, subgraphs) for program in programs]

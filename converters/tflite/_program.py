@@ -29,7 +29,7 @@ class Program:
     inputs: tuple[str, ...]  # names of the placeholder nodes, in the signature's order
     outputs: tuple[Any, ...]  # nodes, in the signature's order
     constants: Mapping[str, tuple[str, torch.Tensor]]  # placeholder name -> path and value
-    sizes: Mapping[sympy.Expr, sympy.Integer]  # dimensions that are fixed here: the batch, to 1
+    sizes: Mapping[sympy.Expr, sympy.Integer]  # dimensions that are fixed here: the batch, to 1, and those of a case
     hints: Mapping[sympy.Expr, sympy.Integer]  # sizes of the dynamic dimensions until they are resized
 
     def size(self, size: Any) -> Size:
@@ -65,6 +65,8 @@ def prepare(program: ExportedProgram, signature: Signature) -> Program:
             if isinstance(dim, str) and dim in bounds and isinstance(size, torch.SymInt):
                 target = sizes if dim in batch else hints
                 target[size.node.expr] = sympy.Integer(1 if dim in batch else max(bounds[dim].min, 1))
+            elif isinstance(dim, int) and isinstance(size, torch.SymInt):  # the signature is a case of the program
+                sizes[size.node.expr] = sympy.Integer(dim)
     return Program(
         signature=signature,
         nodes=nodes[:-1],
@@ -104,7 +106,7 @@ def foldable(nodes: Iterable[Node], constants: Container[str]) -> frozenset[Node
 
 def batch_dimensions(signature: Signature) -> frozenset[str]:
     """Dimensions that are the first axis, and no other, of every input that has them; states may have them anywhere."""
-    inputs = [spec.shape for spec in signature.inputs if spec.name not in signature.states]
+    inputs = [spec.shape for spec in signature.inputs if spec.name not in signature.state_inputs]
     first = {shape[0] for shape in inputs if shape and isinstance(shape[0], str)}
     inner = {size for shape in inputs for size in shape[1:]}
     return frozenset(str(name) for name in first - inner)

@@ -9,6 +9,7 @@ from edgeseq.converters.tflite import indexing as i
 from edgeseq.converters.tflite import matmul as m
 from edgeseq.converters.tflite import reduce as r
 from edgeseq.converters.tflite import shape as s
+from edgeseq.converters.tflite.cached_attention import cached_attention
 from edgeseq.converters.tflite.gru import gru
 from edgeseq.converters.tflite.lstm import lstm
 from edgeseq.converters.tflite.rnn import rnn
@@ -194,6 +195,7 @@ _PRODUCTS: Lowerings = {
     "aten.bmm.default": m.product,
     "aten.matmul.default": m.product,
     "aten.convolution.default": m.convolution,
+    "edgeseq.cached_attention.default": cached_attention,
     "edgeseq.lstm.default": lstm,
     "edgeseq.gru.default": gru,
     "edgeseq.rnn.default": rnn,

@@ -3,6 +3,7 @@
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol, cast
 
@@ -11,6 +12,7 @@ import numpy as np
 from edgeseq import lookup
 from edgeseq.errors import UnavailableError
 from edgeseq.signature import Signature, Tensors
+from edgeseq.stream import Stream
 
 __all__ = ["Runtime", "Session", "for_format", "get", "names", "second"]
 
@@ -38,10 +40,14 @@ class Runtime(ABC):
     def load(self, path: Path, signatures: tuple[Signature, ...], *, threads: int) -> Session:
         """Load an artifact, to be run with that many threads."""
 
-    def time_ms(self, session: Session, inputs: Tensors) -> float:
+    def stream(self, session: Session, signatures: tuple[Signature, ...], sizes: Mapping[str, int]) -> Stream:
+        """A sequence in progress, all states zero; `sizes` as `Stream` takes them."""
+        return Stream(session.run, signatures, sizes)
+
+    def time_ms(self, session: Session, inputs: Tensors, signature: str = "forward") -> float:
         """Milliseconds that one inference takes, by the clock that suits the engine."""
         start = time.perf_counter()
-        session.run(inputs)
+        session.run(inputs, signature)
         return 1e3 * (time.perf_counter() - start)
 
     def accelerator(self) -> str | None:

@@ -47,10 +47,10 @@ class CoreMLRuntime(Runtime):
             raise UnavailableError(
                 f"runtime 'coreml': {reason}; the runtime 'coreml_evaluator' checks outputs anywhere"
             )
-        several = len(signatures) > 1
+        several = len({s.program for s in signatures}) > 1
         with quietly():
             load = import_module("coremltools.models").MLModel
-            models = {s.name: load(str(path), function_name=s.name if several else None) for s in signatures}
+            models = {s.name: load(str(path), function_name=s.program if several else None) for s in signatures}
         return CoreMLSession(models=models, signatures={signature.name: signature for signature in signatures})
 
 

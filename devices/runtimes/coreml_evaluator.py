@@ -25,7 +25,7 @@ class EvaluatorSession:
         """Outputs by name, in the signature's types: Core ML's own integers have 32 bits."""
         wanted = self.signatures[signature]
         wanted.check(inputs)
-        function = self.functions[signature if signature in self.functions else "main"]
+        function = self.functions[wanted.program if wanted.program in self.functions else "main"]
         threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

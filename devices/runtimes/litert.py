@@ -1,14 +1,16 @@
 """LiteRT's interpreter, as Android and iOS apps and boards run TFLite files: XNNPACK on the CPU."""
 
 import importlib.metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from edgeseq.devices.runtimes import Runtime
+from edgeseq.devices.runtimes import Runtime, Session
 from edgeseq.quiet_stderr import logged
 from edgeseq.signature import Signature, Tensors
+from edgeseq.stream import Index, Stream
 
 
 class LiteRTRuntime(Runtime):
@@ -22,12 +24,18 @@ class LiteRTRuntime(Runtime):
         with logged("litert"):
             return LiteRTSession(Interpreter(str(path), num_threads=threads), signatures)
 
+    def stream(self, session: Session, signatures: tuple[Signature, ...], sizes: Mapping[str, int]) -> Stream:
+        """A stream whose caches stay in the interpreter, as they do in an app that writes into its input tensors."""
+        assert isinstance(session, LiteRTSession)
+        return LiteRTStream(session, signatures, sizes)
+
 
 class LiteRTSession:
     """One file in one interpreter."""
 
     def __init__(self, interpreter: Interpreter, signatures: tuple[Signature, ...]):
         self._runners = {s.name: _Runner(interpreter, s, is_primary=i == 0) for i, s in enumerate(signatures)}
+        self.primary = self._runners[signatures[0].name]
 
     def run(self, inputs: Tensors, signature: str = "forward") -> dict[str, np.ndarray]:
         """Outputs by name. The file's batch is 1; a larger one runs row by row."""
@@ -51,6 +59,7 @@ class _Runner:
         outputs = runner.get_output_details()
         self._outputs = {spec.name: outputs[spec.name]["index"] for spec in signature.outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self.kept_for: LiteRTStream | None = None  # whose caches its input tensors hold
         # A dimension that varies in the model and is fixed in the file is the batch.
         fixed = [(spec, details[spec.name]["shape_signature"]) for spec in signature.inputs if spec.name in details]
         batch = {
@@ -66,9 +75,13 @@ class _Runner:
             if size in batch
         }
 
+    def batch(self, inputs: Tensors) -> int:
+        """How many rows there are to run."""
+        return max((inputs[name].shape[axis] for name, axis in self._batch_axes.items() if name in inputs), default=1)
+
     def rows(self, inputs: Tensors) -> list[Tensors]:
         """The inputs of each row of the batch, with the batch axis kept at size 1."""
-        count = max((inputs[name].shape[axis] for name, axis in self._batch_axes.items() if name in inputs), default=1)
+        count = self.batch(inputs)
         if count == 1:
             return [inputs]
         return [
@@ -95,6 +108,8 @@ class _Runner:
             # The interpreter refuses its own calls while a signature runner is alive.
             results = self._interpreter.get_signature_runner(self._name)(**inputs)
             return {name: results[name] for name in self._outputs}
+        if self.kept_for is not None:
+            self.kept_for.recall()
         interpreter = self._interpreter
         shapes = {name: inputs[name].shape for name in self._inputs}
         if shapes != self._shapes:
@@ -103,10 +118,52 @@ class _Runner:
             with logged("litert"):
                 interpreter.allocate_tensors()
             self._shapes = shapes
-        for name, index in self._inputs.items():
-            interpreter.set_tensor(index, inputs[name])
-        interpreter.invoke()
-        return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
+        return self.go_on(inputs)
+
+    def go_on(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """One row, all other inputs being what they were."""
+        for name, value in inputs.items():
+            if name in self._inputs:
+                self._interpreter.set_tensor(self._inputs[name], value)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+    def memory(self, name: str) -> np.ndarray:
+        """An input tensor itself. The interpreter refuses to run while anyone holds it."""
+        return self._interpreter.tensor(self._inputs[name])()
+
+
+class LiteRTStream(Stream):
+    """Caches of the first signature stay in the interpreter's input tensors between calls: only new rows are written."""
+
+    def __init__(self, session: LiteRTSession, signatures: Iterable[Signature], sizes: Mapping[str, int]):
+        super().__init__(session.run, signatures, sizes)
+        self._runner = session.primary
+        self._primary = next(iter(self.signatures.values()))
+        self._caches = [state.input for state in self._primary.states if state.axis is not None]
+
+    def call(self, inputs: Tensors, signature: str) -> dict[str, np.ndarray]:
+        """All outputs; of the first signature, at batch 1, without copying caches in."""
+        if signature != self._primary.name or self._runner.batch(inputs) > 1:
+            self.recall()
+            return super().call(inputs, signature)
+        if self._runner.kept_for is self:
+            replaced = {n: self.states[n] for n in self._primary.state_inputs if n not in self._caches}
+            return self._runner.go_on({**inputs, **replaced})
+        outputs = super().call(inputs, signature)
+        self._runner.kept_for = self
+        return outputs
+
+    def write(self, name: str, index: Index, rows: np.ndarray) -> None:
+        """Into the interpreter's memory while it has the states, else the host's."""
+        target = self._runner.memory(name) if self._runner.kept_for is self else self.states[name]
+        target[index] = rows
+
+    def recall(self) -> None:
+        """Copy the caches out; the next call copies them in again."""
+        if self._runner.kept_for is self:
+            self.states |= {name: self._runner.memory(name).copy() for name in self._caches}
+            self._runner.kept_for = None
 
 
 RUNTIME = LiteRTRuntime()

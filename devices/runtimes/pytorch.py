@@ -37,13 +37,13 @@ class PyTorchRuntime(Runtime):
         del signatures
         return PyTorchSession(path, threads)
 
-    def time_ms(self, session: Session, inputs: Tensors) -> float:
+    def time_ms(self, session: Session, inputs: Tensors, signature: str = "forward") -> float:
         """On a GPU the time between two CUDA events on its stream, copies included."""
         if default_device().type != "cuda":
-            return super().time_ms(session, inputs)
+            return super().time_ms(session, inputs, signature)
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
         start.record()
-        session.run(inputs)
+        session.run(inputs, signature)
         end.record()
         end.synchronize()
         return start.elapsed_time(end)

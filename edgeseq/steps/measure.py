@@ -11,13 +11,15 @@ from edgeseq.artifact import Artifact, tree_sha256
 from edgeseq.devices import host, runtimes
 from edgeseq.devices.host import Subject
 from edgeseq.recipe import Measuring, options_from
-from edgeseq.reference import Reference
+from edgeseq.reference import Case, Reference
 from edgeseq.signature import Tensors
 from edgeseq.stages import cores
 from edgeseq.worker import Job
 
 TEACHER = "teacher"
-Entry = tuple[str, Subject, Tensors]  # (the stem of its files' names, what is measured, what is fed)
+Entry = tuple[
+    str, Subject, Tensors, str
+]  # (the stem of its files' names, what is measured, what is fed to which signature)
 
 
 def work(job: Job) -> None:
@@ -34,9 +36,11 @@ def work(job: Job) -> None:
         plan += [(entry, 1, number) for entry in order.sample(entries, len(entries))]
     if cores() > 1:
         plan += [(entry, cores(), 0) for entry in order.sample(entries, len(entries)) if entry[0] != TEACHER]
-    for done, ((stem, subject, inputs), threads, number) in enumerate(plan):
+    for done, ((stem, subject, inputs, signature), threads, number) in enumerate(plan):
         job.progress(done, len(plan), f"{stem}, {threads} thread{'s' * (threads > 1)}")
-        measurement = host.measure(subject, inputs, input=words, threads=threads, protocol=settings.protocol)
+        measurement = host.measure(
+            subject, inputs, input=words, threads=threads, protocol=settings.protocol, signature=signature
+        )
         measurement.save(job.out / f"{stem}.{threads}threads.{number}.json")
     job.progress(len(plan), len(plan), "")
 
@@ -54,11 +58,11 @@ def of_artifacts(job: Job) -> Iterator[Entry]:
         _, model, format = name.split("/")
         if not runtimes.for_format(format).is_timed:
             continue
-        inputs = bench_inputs(job.needs[f"models/{model}"])
+        case = bench_case(job.needs[f"models/{model}"])
         for path in sorted(folder.glob("*/artifact.json")):
             artifact = Artifact.load(path.parent)
             subject = Subject(path=artifact.path, format=format, sha256=artifact.sha256, signatures=artifact.signatures)
-            yield f"{model}.{format}.{artifact.scheme}", subject, inputs
+            yield f"{model}.{format}.{artifact.scheme}", subject, case.inputs, case.signature
 
 
 def of_teacher(job: Job) -> Iterator[Entry]:
@@ -72,10 +76,10 @@ def of_teacher(job: Job) -> Iterator[Entry]:
     )
     ids = {token: i for i, token in enumerate(large)}
     to_large = np.array([ids[token] for token in small], dtype=np.int32)
-    inputs = {"tokens": to_large[bench_inputs(models(job)[0])["tokens"]]}
-    yield TEACHER, Subject(path=folder, format="pytorch", sha256=tree_sha256(folder)), inputs
+    inputs = {"tokens": to_large[bench_case(models(job)[0]).inputs["tokens"]]}
+    yield TEACHER, Subject(path=folder, format="pytorch", sha256=tree_sha256(folder)), inputs, "forward"
 
 
-def bench_inputs(folder: Path) -> Tensors:
+def bench_case(folder: Path) -> Case:
     """What a model's reference says to feed."""
-    return Reference.load(folder / "reference.npz").of_kind("bench")[0].inputs
+    return Reference.load(folder / "reference.npz").of_kind("bench")[0]

@@ -1,0 +1,53 @@
+"""Generating text from a decoder's `prefill` and `step`: greedy search, and beam search over the likeliest continuations.
+
+Letters: B batch, T tokens of the prompt, N beams, V vocabulary.
+"""
+
+import numpy as np
+
+from edgeseq.stream import Stream
+
+
+def greedy(stream: Stream, prompt: np.ndarray, count: int) -> np.ndarray:
+    """The likeliest next token, `count` times: prompt (B, T) int32 -> (B, count) int32. Goes on from the stream's state."""
+    logits = stream.run({"tokens": prompt}, "prefill")["logits"]  # (B, V)
+    tokens = [logits.argmax(-1).astype(np.int32)]
+    while len(tokens) < count:
+        logits = stream.run({"tokens": tokens[-1][:, None]}, "step")["logits"]
+        tokens.append(logits.argmax(-1).astype(np.int32))
+    return np.stack(tokens, axis=1)
+
+
+def beam_search(
+    stream: Stream, prompt: np.ndarray, count: int, *, n_beams: int, end: int | None = None
+) -> tuple[np.ndarray, float]:
+    """The likeliest of the continuations that N beams find: prompt (1, T) int32 -> (count,) int32, its log-probability.
+
+    Every beam is one row of the stream's batch. A beam that has come to the token `end` repeats it at no cost.
+    """
+    logits = stream.run({"tokens": prompt}, "prefill")["logits"]  # (1, V)
+    scores = np.zeros(1)  # of each beam
+    beams = np.zeros((1, 0), np.int32)  # what each has said
+    while True:
+        costs = _log_softmax(logits)  # (N, V)
+        if end is not None and beams.shape[1]:
+            costs[beams[:, -1] == end] = np.where(np.arange(costs.shape[1]) == end, 0.0, -np.inf)
+        totals = (scores[:, None] + costs).ravel()
+        best = np.argsort(-totals, kind="stable")[:n_beams]
+        parents, tokens = np.divmod(best, costs.shape[1])
+        scores = totals[best]
+        beams = np.concatenate([beams[parents], tokens[:, None].astype(np.int32)], axis=1)
+        if beams.shape[1] == count:
+            return beams[0], float(scores[0])
+        stream.choose(parents.tolist())
+        logits = stream.run({"tokens": beams[:, -1:]}, "step")["logits"]  # (N, V)
+
+
+def token_agreement(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The fraction of tokens that are the same at the same place; after a first difference few are."""
+    return float((actual == expected).mean())
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

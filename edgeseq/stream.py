@@ -5,15 +5,35 @@ the caches grow in steps, since a call costs in proportion to the capacity that 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from edgeseq.errors import RequestError
-from edgeseq.signature import Run, Signature, Tensors
+from edgeseq.signature import Run, Signature, State, Tensors
 
 Index = tuple[int | slice, ...]
 
 CAPACITY_STEP = 32  # rows by which caches grow: every growth copies them, every unused row is read at each call
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What to do with the states after a call of one signature."""
+
+    replaced: tuple[State, ...]
+    caches: Mapping[str, tuple[State, ...]]  # by the input that counts their rows in use
+
+    @classmethod
+    def of(cls, signature: Signature) -> Self:
+        """Sorted once, since a step takes less than a millisecond."""
+        caches: dict[str, tuple[State, ...]] = {}
+        for state in signature.states:
+            if state.axis is not None and state.position is not None:
+                caches[state.position] = (*caches.get(state.position, ()), state)
+        replaced = tuple(state for state in signature.states if state.axis is None or state.position is None)
+        return cls(replaced=replaced, caches=caches)
 
 
 class Stream:
@@ -34,6 +54,7 @@ class Stream:
         self.sizes = dict(sizes)
         self.states: dict[str, np.ndarray] = {}
         self.positions: dict[str, np.ndarray] = {}  # rows in use of each sequence, int32, by the input that takes them
+        self._plans = {name: _Plan.of(signature) for name, signature in self.signatures.items()}
         for signature in self.signatures.values():
             for state in signature.states:
                 if state.axis is not None:
@@ -50,19 +71,12 @@ class Stream:
         Raises:
             RequestError: A cache would have to hold more rows than the model can use.
         """
-        called = self.signatures[signature]
-        positions = {name: self.positions[name] for state in called.states if (name := state.position) is not None}
-        outputs = self.call({**inputs, **positions}, signature)
-        counts = {s.position: outputs[s.output].shape[s.axis] for s in called.states if s.axis is not None}
-        self._make_room(called, counts)
-        for state in called.states:
-            rows = outputs.pop(state.output)
-            if state.axis is None or state.position is None:
-                self.states[state.input] = rows
-            else:
-                self._append(state.input, state.axis, self.positions[state.position].tolist(), rows)
-        for name in positions:
-            self.positions[name] = self.positions[name] + np.int32(counts[name])
+        plan = self._plans[signature]
+        outputs = self.call({**inputs, **{name: self.positions[name] for name in plan.caches}}, signature)
+        for state in plan.replaced:
+            self.states[state.input] = outputs.pop(state.output)
+        for position, caches in plan.caches.items():
+            self._append(signature, position, [(cache, outputs.pop(cache.output)) for cache in caches])
         return outputs
 
     def choose(self, rows: Sequence[int]) -> None:
@@ -83,37 +97,42 @@ class Stream:
     def recall(self) -> None:
         """Bring `states` up to date where an engine keeps them itself; called before they are read on the host."""
 
-    def _append(self, name: str, axis: int, starts: list[int], rows: np.ndarray) -> None:
-        """Write the rows of each sequence of the batch where its own rows in use end."""
-        before, count = (slice(None),) * axis, rows.shape[axis]
-        if len(set(starts)) == 1:
-            self.write(name, (*before, slice(starts[0], starts[0] + count)), rows)
+    def _append(self, signature: str, position: str, new: Sequence[tuple[State, np.ndarray]]) -> None:
+        """Write the rows of each sequence where its own rows in use end; these caches have the same axis."""
+        starts = self.positions[position].tolist()
+        axis = new[0][0].axis or 0
+        count = new[0][1].shape[axis]
+        self._make_room(self.signatures[signature], [state for state, _ in new], max(starts) + count)
+        self.positions[position] = self.positions[position] + np.int32(count)
+        before = (slice(None),) * axis
+        if min(starts) == max(starts):
+            index = (*before, slice(starts[0], starts[0] + count))
+            for state, rows in new:
+                self.write(state.input, index, rows)
             return
-        batch = self._batch_axes()[name]
-        for row, start in enumerate(starts):
-            index: list[int | slice] = [*before, slice(start, start + count)]
-            index[batch] = slice(row, row + 1)
-            self.write(name, tuple(index), rows.take([row], batch))
+        for state, rows in new:
+            batch = self._batch_axes()[state.input]
+            for row, start in enumerate(starts):
+                of_row: list[int | slice] = [*before, slice(start, start + count)]
+                of_row[batch] = slice(row, row + 1)
+                self.write(state.input, tuple(of_row), rows.take([row], batch))
 
-    def _make_room(self, signature: Signature, counts: Mapping[str | None, int]) -> None:
+    def _make_room(self, signature: Signature, states: Iterable[State], needed: int) -> None:
         """Enlarge caches to the next step of capacity."""
-        for state in signature.states:
-            if state.axis is None or state.position is None:
+        for state in states:
+            axis, held = state.axis or 0, self.states[state.input]
+            if needed <= held.shape[axis]:
                 continue
-            dim = signature.input(state.input).shape[state.axis]
-            have = self.states[state.input].shape[state.axis]
-            needed = int(self.positions[state.position].max()) + counts[state.position]
-            if needed <= have:
-                continue
-            most = next((d.max for d in signature.dims if d.name == dim), have)
+            dim = signature.input(state.input).shape[axis]
+            most = next((d.max for d in signature.dims if d.name == dim), held.shape[axis])
             if needed > most:
                 raise RequestError(
                     f"state '{state.input}' holds {most} rows at most, but {needed} are needed; start a new sequence"
                 )
             self.recall()
-            capacity = min(most, -(-needed // CAPACITY_STEP) * CAPACITY_STEP)
-            widths = [(0, capacity - have if i == state.axis else 0) for i in range(self.states[state.input].ndim)]
-            self.states[state.input] = np.pad(self.states[state.input], widths)
+            held = self.states[state.input]
+            added = min(most, -(-needed // CAPACITY_STEP) * CAPACITY_STEP) - held.shape[axis]
+            self.states[state.input] = np.pad(held, [(0, added if i == axis else 0) for i in range(held.ndim)])
 
     def _batch_axes(self) -> dict[str, int]:
         """Where each state has the axis of the sequences: the dimension that other inputs begin with."""

@@ -11,6 +11,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from edgeseq import onnx_file
 from edgeseq.quantize import Quantizer, Scheme
+from edgeseq.quantize._tied_table import share_tables
 
 PRODUCTS = ("Gemm", "MatMul")
 LEAST_WEIGHTS = 256  # smaller tensors (biases, norms) stay float32: they weigh nothing and scale everything
@@ -44,8 +45,15 @@ class OnnxQuantizer(Quantizer):
 def dynamic_int8(source: Path, target: Path) -> None:
     """Weights int8 by output channel, activations uint8 with ranges found at each call."""
     logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises on the root logger to preprocess, which was done
+    model = ir.load(source)
+    done = share_tables(model, symmetric_int8)
     quantize_dynamic(
-        source, target, op_types_to_quantize=COMPUTED_IN_INTEGERS, weight_type=QuantType.QInt8, per_channel=True
+        ir.to_proto(model),
+        target,
+        op_types_to_quantize=COMPUTED_IN_INTEGERS,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        nodes_to_exclude=done,
     )
     rewrite_weights(target, target, as_int8, only=FLOAT_ONLY)
 
@@ -96,13 +104,11 @@ def as_int8(value: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
     """
     name, weight = _of(value)
     axis = channel_axis(value) % weight.ndim
-    others = tuple(a for a in range(weight.ndim) if a != axis)
     factors: dict[str, np.ndarray] = {}
     if all(user.op_type in PRODUCTS for user, _ in value.uses()):
         factors["input_scale"] = input_scale(weight, axis)
         weight = weight / factors["input_scale"]
-    factors["scale"] = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
-    rounded = np.clip(np.rint(weight / factors["scale"]), -127, 127).astype(np.int8)
+    rounded, factors["scale"] = symmetric_int8(weight, axis)
     nodes = [ir.node("Cast", [_constant(f"{name}.int8", rounded)], {"to": ir.DataType.FLOAT}, name=f"{name}.cast")]
     for kind, factor in factors.items():
         inputs = [nodes[-1].outputs[0], _constant(f"{name}.{kind}", factor.astype(np.float32))]
@@ -123,6 +129,13 @@ def input_scale(weight: np.ndarray, axis: int) -> np.ndarray:
 def _of(value: ir.Value) -> tuple[str, np.ndarray]:
     assert value.name is not None and value.const_value is not None, "weights have names and values"
     return value.name, value.const_value.numpy()
+
+
+def symmetric_int8(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Integers in [-127, 127], and the float32 scale of each channel, of as many axes as the weight."""
+    others = tuple(a for a in range(weight.ndim) if a != axis)
+    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale.astype(np.float32)
 
 
 def _constant(name: str, array: np.ndarray) -> ir.Value:

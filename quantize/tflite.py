@@ -1,5 +1,6 @@
 """TFLite under a scheme: AI Edge Quantizer on the float32 file."""
 
+import logging
 from pathlib import Path
 
 from ai_edge_quantizer import qtyping, quantizer
@@ -23,6 +24,7 @@ class TFLiteQuantizer(Quantizer):
 
     def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
         """Write the float32 artifact at `source` to `target` under `scheme`."""
+        logging.getLogger().setLevel(logging.ERROR)  # it warns of every weight that signatures share, as they should
         work = quantizer.Quantizer(bytearray(source.read_bytes()))
         work.update_quantization_recipe(
             regex=".*",

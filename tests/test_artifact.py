@@ -15,15 +15,15 @@ from hypothesis.extra import numpy as arrays
 from edgeseq.artifact import RECORD, Artifact, tree_sha256, tree_size
 from edgeseq.errors import RequestError
 from edgeseq.reference import Case, Reference
-from edgeseq.signature import Dim, Signature, TensorSpec
+from edgeseq.signature import Dim, Signature, State, TensorSpec
 
 TOKENS = TensorSpec(name="tokens", dtype="int32", shape=("batch", "time"))
 LENGTHS = TensorSpec(name="lengths", dtype="int64", shape=(2,))
 SIGNATURE = Signature(
     inputs=(TOKENS, LENGTHS),
-    outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "?", 3)),),
+    outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "?", 3)), replace(LENGTHS, name="new_lengths")),
     dims=(Dim(name="batch", min=1, max=8), Dim(name="time", min=2, max=64)),
-    states=("lengths",),
+    states=(State(input="lengths", output="new_lengths"),),
 )
 FEEDS: dict[str, np.ndarray] = {"tokens": np.zeros((3, 4), np.int32), "lengths": np.zeros(2, np.int64)}
 
@@ -38,11 +38,24 @@ DIMS = st.builds(Dim, name=NAMES, min=st.integers(1, 9), max=st.integers(9, 99))
 SIGNATURES = st.builds(
     Signature,
     name=NAMES,
-    inputs=st.lists(SPECS, max_size=3).map(tuple),
-    outputs=st.lists(SPECS, max_size=3).map(tuple),
+    inputs=st.lists(SPECS, min_size=1, max_size=3).map(tuple),
+    outputs=st.lists(SPECS, min_size=1, max_size=3).map(tuple),
     dims=st.lists(DIMS, max_size=2).map(tuple),
-    states=st.lists(NAMES, max_size=2).map(tuple),
+    case_of=st.none() | NAMES,
 )
+
+
+def with_states(signature: Signature) -> st.SearchStrategy[Signature]:
+    """The signature, some of its inputs continued by its outputs."""
+    inputs, outputs = ([spec.name for spec in specs] for specs in (signature.inputs, signature.outputs))
+    state = st.builds(
+        State,
+        input=st.sampled_from(inputs),
+        output=st.sampled_from(outputs),
+        axis=st.none() | st.integers(0, 3),
+        position=st.none() | st.sampled_from(inputs),
+    )
+    return st.lists(state, max_size=2).map(lambda states: replace(signature, states=tuple(states)))
 
 
 def saved(folder: Path, *, content: bytes = b"weights", note: str = "") -> Artifact:
@@ -64,9 +77,23 @@ def saved_package(folder: Path) -> Artifact:
     return artifact
 
 
-@given(signature=SIGNATURES)
+@given(signature=SIGNATURES.flatmap(with_states))
 def test_signature_survives_a_round_trip_through_json(signature: Signature) -> None:
     assert Signature.from_json(json.loads(json.dumps(signature.to_json()))) == signature
+
+
+def test_state_that_names_no_output_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"a state of signature 'forward' names 'h', which is none of \['logits'"):
+        replace(SIGNATURE, states=(State(input="lengths", output="h"),))
+
+
+def test_case_of_a_signature_has_the_sizes_it_fixes() -> None:
+    step = SIGNATURE.case("step", {"time": 1})
+
+    assert (step.name, step.program, step.states) == ("step", "forward", SIGNATURE.states)
+    assert [spec.shape for spec in step.inputs] == [("batch", 1), (2,)]
+    assert [dim.name for dim in step.dims] == ["batch"]
+    assert step.case("first", {"batch": 1}).program == "forward"
 
 
 def test_signature_accepts_any_size_of_its_named_dimensions() -> None:

@@ -8,15 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from edgeseq import converters, quantize
 from edgeseq.artifact import Artifact
-from edgeseq.capture import CapturedModel, capture_calls
+from edgeseq.capture import Call, CapturedModel, capture_calls
 from edgeseq.devices import runtimes
-from edgeseq.errors import RequestError
+from edgeseq.errors import RequestError, UnsupportedError
 from edgeseq.models.gpt import GPT, GPTSpec
+from edgeseq.operators.cache import cached_attention, causal_mask
 from edgeseq.quantize import Scheme
 from edgeseq.reference import Case, Reference
 from edgeseq.signature import Tensors
@@ -135,6 +137,22 @@ def test_model_computes_what_gpt2_computes(gpt2: GPT2LMHeadModel, model: GPT) ->
     torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-5)
 
 
+@given(count=st.integers(1, 5), capacity=st.integers(1, 9), used=st.lists(st.integers(0, 9), min_size=1, max_size=3))
+def test_cached_attention_is_attention_to_all_rows_so_far(count: int, capacity: int, used: list[int]) -> None:
+    position = torch.tensor([min(rows, capacity) for rows in used])
+    torch.manual_seed(count)
+    q, k, v = torch.randn(3, len(used), 2, count, 4).unbind()
+    keys, values = torch.randn(2, len(used), 2, capacity, 4).unbind()
+
+    actual = cached_attention(q, k, v, keys, values, causal_mask(position, count, capacity))
+
+    for row, rows in enumerate(position.tolist()):
+        every_key, every_value = (torch.cat([a[row, :, :rows], b[row]], 1) for a, b in ((keys, k), (values, v)))
+        seen = torch.ones(count, rows + count, dtype=torch.bool).tril(rows)
+        expected = F.scaled_dot_product_attention(q[row], every_key, every_value, attn_mask=seen)
+        torch.testing.assert_close(actual[row], expected)
+
+
 @settings(max_examples=12)
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6), seed=st.integers(0, 99))
 def test_any_chunks_equal_the_whole_sequence(
@@ -246,6 +264,20 @@ def test_two_streams_of_one_session_do_not_mix(model: GPT, artifacts: dict[str, 
         np.testing.assert_allclose(outputs["logits"], whole(model, row, [6])[0], atol=2e-4)
 
 
+@pytest.mark.parametrize("scheme", ["fp32", "fp16", "dynamic_wi8_afp32", "weight_only_wi8_afp32"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_table_of_both_ends_is_stored_once(
+    format: str, scheme: str, model: GPT, artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    parsed, artifact = Scheme.parse(scheme), artifacts[format]
+
+    stored = artifact if scheme == "fp32" else quantize.quantize(artifact, parsed, tmp_path)
+
+    weight_bytes = parsed.weight_bits // 8
+    parameters, table = sum(p.numel() for p in model.parameters()), model.embedding.weight.numel()
+    assert stored.size_bytes < weight_bytes * parameters + 0.75 * weight_bytes * table + 40_000
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_quantized_steps_choose_nearly_the_same_tokens(
     format: str, model: GPT, artifacts: dict[str, Artifact], tmp_path: Path
@@ -314,3 +346,49 @@ def test_a_cache_grows_in_steps_up_to_the_last_position(captured: CapturedModel)
     assert sizes == [CAPACITY_STEP, 2 * CAPACITY_STEP, SPEC.max_length, SPEC.max_length]
     with pytest.raises(RequestError, match="holds 80 rows at most, but 81 are needed"):
         stream.run({"tokens": tokens[:, :1]}, "step")
+
+
+class TwoWays(nn.Module):
+    """One matrix, used by two programs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(128, 128)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+    def score(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.layer(x) * y).sum(-1)
+
+    def calls(self) -> tuple[Call, ...]:
+        x, y = torch.randn(2, 2, 128).unbind()
+        return (
+            Call(name="encode", method="encode", examples={"x": x}, output_names=("code",)),
+            Call(name="forward", method="score", examples={"x": x, "y": y}, output_names=("score",)),
+        )
+
+
+def test_programs_of_one_tflite_file_share_their_weights(tmp_path: Path) -> None:
+    model = TwoWays().eval()
+    artifact = converters.convert(capture_calls(model, model.calls()), "tflite", tmp_path, model="two")
+    session = runtimes.for_format("tflite").load(artifact.path, artifact.signatures, threads=1)
+    x, y = np.random.default_rng(0).normal(size=(2, 2, 128)).astype(np.float32)
+
+    codes = [session.run({"x": x}, "encode")["code"] for _ in range(2)]
+    score = session.run({"x": x, "y": y}, "forward")["score"]
+
+    with torch.no_grad():
+        expected = model.layer(torch.from_numpy(x)).numpy()
+    for code in codes:
+        np.testing.assert_allclose(code, expected, atol=1e-5)
+    np.testing.assert_allclose(score, (expected * y).sum(-1), atol=1e-4)
+    assert artifact.size_bytes < 1.2 * 4 * 128 * 128
+
+
+@pytest.mark.parametrize("format", ["coreml", "onnx"])
+def test_several_programs_are_refused_where_a_file_holds_one(format: str, tmp_path: Path) -> None:
+    model = TwoWays()
+
+    with pytest.raises(UnsupportedError, match="but the model has encode, forward"):
+        converters.convert(capture_calls(model, model.calls()), format, tmp_path, model="two")

@@ -118,7 +118,7 @@ class PlainStep(nn.Module):
                 keys, values, mask = torch.cat([keys, k], 2), torch.cat([values, v], 2), None
             else:
                 keys, values = keys.index_copy(2, position, k), values.index_copy(2, position, v)
-                mask = torch.arange(keys.shape[2]) <= position
+                mask = (torch.arange(keys.shape[2]) <= position)[None]  # (1, S)
             y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
             x = block.feedforward(x + attention.merged(y))
             kept += [keys, values]

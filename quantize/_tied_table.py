@@ -1,0 +1,72 @@
+"""A table that serves as embedding and as head, such as GPT-2's, quantized once in an ONNX file.
+
+onnxruntime's quantizer would make two copies: one with a single scale for the lookup, one transposed for the product. Here
+both read the same integers, with a scale a row. The file transposes them for the product; onnxruntime does so once, when
+it loads the file.
+
+Letters: V rows of the table, D its width.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+Rounding = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # (weight, channel axis) -> int8, scale a channel
+
+
+def share_tables(model: ir.Model, rounding: Rounding) -> list[str]:
+    """Rewrite lookups and products of such tables in place; returns the names of the new nodes."""
+    graph, names = model.graph, []
+    for name, table in list(graph.initializers.items()):
+        users = [user for user, _ in table.uses()]
+        if table.const_value is None or sorted(user.op_type for user in users) != ["Gather", "Gemm"]:
+            continue
+        if not all(_reads_rows(user, table) for user in users):
+            continue
+        rounded, factors = rounding(table.const_value.numpy(), 0)
+        integers, scales = (
+            ir.Value(name=f"{name}.{kind}", const_value=ir.tensor(array, name=f"{name}.{kind}"))
+            for kind, array in (("int8", rounded), ("scale", factors.ravel()))
+        )
+        for value in (integers, scales):
+            graph.register_initializer(value)
+        for user in users:
+            nodes = (_lookup if user.op_type == "Gather" else _product)(user, integers, scales)
+            for number, node in enumerate(nodes):
+                node.name = f"{user.name}.int8_{number}"
+                names.append(node.name)
+            ir.convenience.replace_nodes_and_values(graph, user, [user], nodes, user.outputs, nodes[-1].outputs)
+        del graph.initializers[name]
+    return names
+
+
+def _reads_rows(user: ir.Node, table: ir.Value) -> bool:
+    """A lookup of rows, or a plain product with the transposed table."""
+    if user.op_type == "Gather":
+        return user.inputs[0] is table and user.attributes.get_int("axis", 0) == 0
+    factors = [user.attributes.get_float(key, 1.0) for key in ("alpha", "beta")]
+    flags = [user.attributes.get_int(key, 0) for key in ("transA", "transB")]
+    return user.inputs[1] is table and factors == [1.0, 1.0] and flags == [0, 1] and user.inputs[2:] in ((), (None,))
+
+
+def _lookup(user: ir.Node, integers: ir.Value, scales: ir.Value) -> list[ir.Node]:
+    """Rows of integers (…, D) times their scales (…, 1)."""
+    indices = user.inputs[1]
+    rows = ir.node("Gather", [integers, indices], {"axis": 0})
+    wide = ir.node("Cast", rows.outputs, {"to": ir.DataType.FLOAT})
+    factors = ir.node("Gather", [scales, indices], {"axis": 0})
+    last = ir.node("Constant", [], {"value": ir.tensor(np.array([-1]))})
+    columns = ir.node("Unsqueeze", [factors.outputs[0], last.outputs[0]])
+    return [rows, wide, factors, last, columns, ir.node("Mul", [wide.outputs[0], columns.outputs[0]])]
+
+
+def _product(user: ir.Node, integers: ir.Value, scales: ir.Value) -> list[ir.Node]:
+    """X (B, D) and integers (V, D) -> (B, V), in the form that onnxruntime makes one operator of."""
+    dynamic = ir.node("DynamicQuantizeLinear", [user.inputs[0]], num_outputs=3)
+    rounded, scale, zero = dynamic.outputs
+    swapped = ir.node("Transpose", [integers], {"perm": [1, 0]})
+    total = ir.node("MatMulInteger", [rounded, swapped.outputs[0], zero])
+    wide = ir.node("Cast", total.outputs, {"to": ir.DataType.FLOAT})
+    factors = ir.node("Mul", [scale, scales])
+    return [dynamic, swapped, total, wide, factors, ir.node("Mul", [wide.outputs[0], factors.outputs[0]])]

@@ -19,21 +19,49 @@ CAPACITY_STEP = 32  # rows by which caches grow: every growth copies them, every
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Caches:
+    """Caches of one signature that grow together."""
+
+    position: str
+    axis: int
+    states: tuple[State, ...]
+    size: int | None  # how many rows a call adds; None: as many as an input has entries
+    counted: tuple[str, int]  # that input, and its axis
+
+    def new_rows(self, inputs: Tensors) -> int:
+        """How many rows a call with these inputs adds."""
+        return inputs[self.counted[0]].shape[self.counted[1]] if self.size is None else self.size
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What to do with the states after a call of one signature."""
+    """What to do with the states after a call of one signature; sorted out once, since a step takes less than 1 ms."""
 
     replaced: tuple[State, ...]
-    caches: Mapping[str, tuple[State, ...]]  # by the input that counts their rows in use
+    caches: tuple[_Caches, ...]
 
     @classmethod
     def of(cls, signature: Signature) -> Self:
-        """Sorted once, since a step takes less than a millisecond."""
-        caches: dict[str, tuple[State, ...]] = {}
+        """By the states' rules."""
+        groups: dict[tuple[str, int], list[State]] = {}
         for state in signature.states:
             if state.axis is not None and state.position is not None:
-                caches[state.position] = (*caches.get(state.position, ()), state)
+                groups.setdefault((state.position, state.axis), []).append(state)
+        caches = []
+        for (position, axis), states in groups.items():
+            rows = next(spec.shape[axis] for spec in signature.outputs if spec.name == states[0].output)
+            places = [(spec.name, i) for spec in signature.inputs for i, size in enumerate(spec.shape) if size == rows]
+            caches.append(
+                _Caches(
+                    position=position,
+                    axis=axis,
+                    states=tuple(states),
+                    size=rows if isinstance(rows, int) else None,
+                    counted=places[0] if isinstance(rows, str) and places else ("", 0),
+                )
+            )
         replaced = tuple(state for state in signature.states if state.axis is None or state.position is None)
-        return cls(replaced=replaced, caches=caches)
+        return cls(replaced=replaced, caches=tuple(caches))
 
 
 class Stream:
@@ -72,11 +100,14 @@ class Stream:
             RequestError: A cache would have to hold more rows than the model can use.
         """
         plan = self._plans[signature]
-        outputs = self.call({**inputs, **{name: self.positions[name] for name in plan.caches}}, signature)
+        for cache in plan.caches:
+            self._make_room(self.signatures[signature], cache, inputs)
+        positions = {cache.position: self.positions[cache.position] for cache in plan.caches}
+        outputs = self.call({**inputs, **positions}, signature)
         for state in plan.replaced:
             self.states[state.input] = outputs.pop(state.output)
-        for position, caches in plan.caches.items():
-            self._append(signature, position, [(cache, outputs.pop(cache.output)) for cache in caches])
+        for cache in plan.caches:
+            self._append(cache, [outputs.pop(state.output) for state in cache.states])
         return outputs
 
     def choose(self, rows: Sequence[int]) -> None:
@@ -97,42 +128,40 @@ class Stream:
     def recall(self) -> None:
         """Bring `states` up to date where an engine keeps them itself; called before they are read on the host."""
 
-    def _append(self, signature: str, position: str, new: Sequence[tuple[State, np.ndarray]]) -> None:
-        """Write the rows of each sequence where its own rows in use end; these caches have the same axis."""
-        starts = self.positions[position].tolist()
-        axis = new[0][0].axis or 0
-        count = new[0][1].shape[axis]
-        self._make_room(self.signatures[signature], [state for state, _ in new], max(starts) + count)
-        self.positions[position] = self.positions[position] + np.int32(count)
-        before = (slice(None),) * axis
+    def _append(self, cache: "_Caches", new: Sequence[np.ndarray]) -> None:
+        """Write the rows of each sequence where its own rows in use end."""
+        starts, count = self.positions[cache.position].tolist(), new[0].shape[cache.axis]
+        self.positions[cache.position] = self.positions[cache.position] + np.int32(count)
+        before = (slice(None),) * cache.axis
         if min(starts) == max(starts):
             index = (*before, slice(starts[0], starts[0] + count))
-            for state, rows in new:
+            for state, rows in zip(cache.states, new, strict=True):
                 self.write(state.input, index, rows)
             return
-        for state, rows in new:
+        for state, rows in zip(cache.states, new, strict=True):
             batch = self._batch_axes()[state.input]
             for row, start in enumerate(starts):
                 of_row: list[int | slice] = [*before, slice(start, start + count)]
                 of_row[batch] = slice(row, row + 1)
                 self.write(state.input, tuple(of_row), rows.take([row], batch))
 
-    def _make_room(self, signature: Signature, states: Iterable[State], needed: int) -> None:
-        """Enlarge caches to the next step of capacity."""
-        for state in states:
-            axis, held = state.axis or 0, self.states[state.input]
-            if needed <= held.shape[axis]:
-                continue
-            dim = signature.input(state.input).shape[axis]
-            most = next((d.max for d in signature.dims if d.name == dim), held.shape[axis])
-            if needed > most:
-                raise RequestError(
-                    f"state '{state.input}' holds {most} rows at most, but {needed} are needed; start a new sequence"
-                )
-            self.recall()
+    def _make_room(self, signature: Signature, cache: "_Caches", inputs: Tensors) -> None:
+        """Enlarge caches to the next step of capacity that the new rows fit into."""
+        needed = int(self.positions[cache.position].max()) + cache.new_rows(inputs)
+        if needed <= self.states[cache.states[0].input].shape[cache.axis]:
+            return
+        dim = signature.input(cache.states[0].input).shape[cache.axis]
+        most = next((d.max for d in signature.dims if d.name == dim), dim if isinstance(dim, int) else needed)
+        if needed > most:
+            raise RequestError(
+                f"signature '{signature.name}' has caches of {most} rows at most, but {needed} are needed; start a new stream"
+            )
+        self.recall()
+        capacity = min(most, -(-needed // CAPACITY_STEP) * CAPACITY_STEP)
+        for state in cache.states:
             held = self.states[state.input]
-            added = min(most, -(-needed // CAPACITY_STEP) * CAPACITY_STEP) - held.shape[axis]
-            self.states[state.input] = np.pad(held, [(0, added if i == axis else 0) for i in range(held.ndim)])
+            added = capacity - held.shape[cache.axis]
+            self.states[state.input] = np.pad(held, [(0, added if i == cache.axis else 0) for i in range(held.ndim)])
 
     def _batch_axes(self) -> dict[str, int]:
         """Where each state has the axis of the sequences: the dimension that other inputs begin with."""

@@ -344,7 +344,7 @@ def test_a_cache_grows_in_steps_up_to_the_last_position(captured: CapturedModel)
         sizes.append(stream.states["keys_0"].shape[2])
 
     assert sizes == [CAPACITY_STEP, 2 * CAPACITY_STEP, SPEC.max_length, SPEC.max_length]
-    with pytest.raises(RequestError, match="holds 80 rows at most, but 81 are needed"):
+    with pytest.raises(RequestError, match="caches of 80 rows at most, but 81 are needed"):
         stream.run({"tokens": tokens[:, :1]}, "step")
 
 

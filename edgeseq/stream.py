@@ -165,7 +165,7 @@ class Stream:
 
     def _batch_axes(self) -> dict[str, int]:
         """Where each state has the axis of the sequences: the dimension that other inputs begin with."""
-        axes = {}
+        axes: dict[str, int] = {}
         for signature in self.signatures.values():
             first = next(s.shape[0] for s in signature.inputs if s.name not in signature.state_inputs and s.shape)
             axes |= {name: signature.input(name).shape.index(first) for name in signature.state_inputs}

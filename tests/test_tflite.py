@@ -19,7 +19,7 @@ from edgeseq.devices import runtimes
 from edgeseq.errors import ConversionError, UnsupportedError
 from edgeseq.operators.lstm import LSTM
 from edgeseq.quantize.scheme import Scheme
-from edgeseq.signature import Dim, Signature, TensorSpec
+from edgeseq.signature import Dim, Signature, State, TensorSpec
 
 BATCH = Dim(name="batch", min=1, max=8)
 TIME = Dim(name="time", min=1, max=256)
@@ -388,7 +388,8 @@ def test_all_missing_operators_are_named_before_anything_is_written(tmp_path: Pa
 def test_the_batch_is_a_dimension_that_is_only_ever_first() -> None:
     def signature(**shapes: tuple[int | str, ...]) -> Signature:
         specs = tuple(TensorSpec(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
-        return Signature(inputs=specs, outputs=(), states=("h",))
+        states = tuple(State(input=spec.name, output=spec.name) for spec in specs if spec.name == "h")
+        return Signature(inputs=specs, outputs=specs, states=states)
 
     assert batch_dimensions(signature(ids=("n", "t"), lengths=("n",), h=(2, "n", 8))) == {"n"}
     assert batch_dimensions(signature(x=("t", 3), y=(3, "t"))) == frozenset()

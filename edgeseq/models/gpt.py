@@ -120,6 +120,7 @@ class GPT(nn.Module):
         mask = causal_mask(position, tokens.shape[1], cache[0].shape[2])  # (B, 1, T, T + S)
         new: list[Tensor] = []
         for block, keys, values in zip(self.blocks, cache[::2], cache[1::2], strict=True):
+            assert isinstance(block, Block), "as they were made"
             x, k, v = block.extend(x, mask, keys, values)
             new += [k, v]
         return F.linear(self.norm(x[:, -1]), self.embedding.weight), *new

@@ -31,8 +31,8 @@ def cached_attention(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, va
         (B, H, T, K).
     """
     scores = torch.cat([query @ key.mT, query @ keys.mT], dim=-1) / math.sqrt(query.shape[-1])  # (B, H, T, T + S)
-    of_new, of_past = (scores + mask).softmax(-1).split([key.shape[2], keys.shape[2]], dim=-1)
-    return of_new @ value + of_past @ values
+    weights, count = (scores + mask).softmax(-1), key.shape[2]
+    return weights[..., :count] @ value + weights[..., count:] @ values
 
 
 @cached_attention.register_fake

@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
@@ -31,7 +32,7 @@ from edgeseq import converters, quantize
 from edgeseq.artifact import Artifact
 from edgeseq.capture import capture, capture_calls
 from edgeseq.devices import runtimes
-from edgeseq.models.gpt import GPT, GPTSpec
+from edgeseq.models.gpt import GPT, Block, GPTSpec
 from edgeseq.quantize import Scheme
 from edgeseq.signature import Dim
 
@@ -112,6 +113,7 @@ class PlainStep(nn.Module):
         x = self.model.embedding(token) + self.model.position(position)
         kept: list[Tensor] = []
         for block, keys, values in zip(self.model.blocks, cache[::2], cache[1::2], strict=True):
+            assert isinstance(block, Block), "as they were made"
             attention, h = block.attention, block.attention_norm(x)
             q, k, v = (attention.heads(layer(h)) for layer in (attention.query, attention.key, attention.value))
             if self.kind == "concatenating":
@@ -131,8 +133,8 @@ def exported(kind: str, model: GPT, folder: Path) -> ort.InferenceSession:
     shape = (1, SPEC.n_heads, rows, SPEC.d_model // SPEC.n_heads)
     cache = tuple(torch.randn(shape) for _ in range(2 * SPEC.n_layers))
     past = torch.export.Dim("past", min=1, max=SPEC.max_length)
-    axes = {2: past} if kind == "concatenating" else {}
-    dynamic = ({}, {}, tuple(axes for _ in cache))
+    axes: dict[int, Any] = {2: past} if kind == "concatenating" else {}
+    dynamic: tuple[Any, ...] = ({}, {}, tuple(axes for _ in cache))
     inputs = (torch.ones(1, 1, dtype=torch.int64), torch.tensor([3]), *cache)
     path = folder / f"{kind}.onnx"
     with warnings.catch_warnings():

@@ -15,7 +15,7 @@ from edgeseq.signature import Run, Signature, State, Tensors
 
 Index = tuple[int | slice, ...]
 
-CAPACITY_STEP = 32  # rows by which caches grow: every growth copies them, every unused row is read at each call
+CAPACITY_STEP = 32  # capacities are multiples of it: every unused row is read at each call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,8 @@ class Stream:
     Args:
         run: How the artifact is called.
         signatures: Of the artifact; states of one name are one state.
-        sizes: Of the dynamic dimensions of states, such as the batch; capacities of caches grow by themselves.
+        sizes: Of the dynamic dimensions of states, such as the batch. Capacities of caches grow by themselves; one that is
+            given here is the first, which spares an engine that prepares itself anew at each growth (LiteRT) some time.
 
     Raises:
         RequestError: A dimension of a state has no size.
@@ -88,7 +89,7 @@ class Stream:
                 if state.axis is not None:
                     dim = signature.input(state.input).shape[state.axis]
                     most = next((d.max for d in signature.dims if d.name == dim), CAPACITY_STEP)
-                    self.sizes[str(dim)] = min(CAPACITY_STEP, most)
+                    self.sizes.setdefault(str(dim), min(CAPACITY_STEP, most))
                 self.states[state.input] = self._zeros(signature, state.input)
                 if state.position is not None:
                     self.positions[state.position] = self._zeros(signature, state.position)
@@ -157,7 +158,9 @@ class Stream:
                 f"signature '{signature.name}' has caches of {most} rows at most, but {needed} are needed; start a new stream"
             )
         self.recall()
-        capacity = min(most, -(-needed // CAPACITY_STEP) * CAPACITY_STEP)
+        have = self.states[cache.states[0].input].shape[cache.axis]
+        wanted = max(needed, have + have // 2)  # growing by a factor copies every row a few times in all
+        capacity = min(most, -(-wanted // CAPACITY_STEP) * CAPACITY_STEP)
         for state in cache.states:
             held = self.states[state.input]
             added = capacity - held.shape[cache.axis]

@@ -21,7 +21,7 @@ from edgeseq.models.gpt import GPT, GPTSpec
 from edgeseq.operators.cache import cached_attention, causal_mask
 from edgeseq.quantize import Scheme
 from edgeseq.reference import Case, Reference
-from edgeseq.signature import Tensors
+from edgeseq.signature import Run, Tensors
 from edgeseq.stream import CAPACITY_STEP, Stream
 from edgeseq.tasks.generation import beam_search, greedy, token_agreement
 from edgeseq.verify import verify
@@ -98,17 +98,17 @@ def stream_of(artifact: Artifact, batch: int = 1) -> Stream:
     return runtime.stream(session, artifact.signatures, {"batch": batch})
 
 
-def program_run(captured: CapturedModel) -> Stream:
-    """A stream of the captured program, in PyTorch."""
-    return Stream(lambda inputs, _: run_program(captured, inputs), captured.signatures, {"batch": 2})
+@pytest.fixture(scope="module")
+def program(captured: CapturedModel) -> Run:
+    """The captured program in PyTorch, which serves both signatures."""
+    signature, module = captured.signature_of("prefill"), captured.programs["prefill"].module()
 
+    def run(inputs: Tensors, _: str) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            results = module(*(torch.from_numpy(inputs[spec.name]) for spec in signature.inputs))
+        return {spec.name: value.numpy() for spec, value in zip(signature.outputs, results, strict=True)}
 
-def run_program(captured: CapturedModel, inputs: Tensors) -> dict[str, np.ndarray]:
-    signature = captured.signature_of("prefill")
-    values = [torch.from_numpy(inputs[spec.name]) for spec in signature.inputs]
-    with torch.no_grad():
-        results = captured.programs["prefill"].module()(*values)
-    return {spec.name: value.numpy() for spec, value in zip(signature.outputs, results, strict=True)}
+    return run
 
 
 def in_chunks(stream: Stream, tokens: np.ndarray, lengths: list[int]) -> np.ndarray:
@@ -156,11 +156,11 @@ def test_cached_attention_is_attention_to_all_rows_so_far(count: int, capacity: 
 @settings(max_examples=12)
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6), seed=st.integers(0, 99))
 def test_any_chunks_equal_the_whole_sequence(
-    lengths: list[int], seed: int, model: GPT, captured: CapturedModel
+    lengths: list[int], seed: int, model: GPT, captured: CapturedModel, program: Run
 ) -> None:
     tokens = np.random.default_rng(seed).integers(0, SPEC.n_vocab, (2, sum(lengths)), dtype=np.int32)
 
-    actual = in_chunks(program_run(captured), tokens, lengths)
+    actual = in_chunks(Stream(program, captured.signatures, {"batch": 2}), tokens, lengths)
 
     np.testing.assert_allclose(actual, whole(model, tokens, lengths), atol=1e-4)
 
@@ -292,9 +292,9 @@ def test_quantized_steps_choose_nearly_the_same_tokens(
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_each_signature_is_verified_by_its_name(
-    format: str, captured: CapturedModel, artifacts: dict[str, Artifact]
+    format: str, captured: CapturedModel, program: Run, artifacts: dict[str, Artifact]
 ) -> None:
-    cases = tuple(random_case(captured, name, i) for i, name in enumerate(("step", "prefill", "step")))
+    cases = tuple(random_case(captured, program, name, i) for i, name in enumerate(("step", "prefill", "step")))
     artifact, runtime = artifacts[format], runtimes.for_format(format)
     session = runtime.load(artifact.path, artifact.signatures, threads=1)
 
@@ -304,7 +304,7 @@ def test_each_signature_is_verified_by_its_name(
     assert len(report.cases) == 3
 
 
-def random_case(captured: CapturedModel, name: str, number: int) -> Case:
+def random_case(captured: CapturedModel, program: Run, name: str, number: int) -> Case:
     """A cache of random numbers, of a batch and a capacity that the capture never saw."""
     rng = np.random.default_rng(number)
     batch, capacity, time = number + 1, 9 + number, 1 if name == "step" else 6
@@ -316,9 +316,7 @@ def random_case(captured: CapturedModel, name: str, number: int) -> Case:
     }
     shape = (batch, SPEC.n_heads, capacity, width)
     inputs |= {cache: rng.normal(size=shape).astype(np.float32) for cache in signature.state_inputs}
-    return Case(
-        name=f"{name} {number}", kind="parity", signature=name, inputs=inputs, outputs=run_program(captured, inputs)
-    )
+    return Case(name=f"{name} {number}", kind="parity", signature=name, inputs=inputs, outputs=program(inputs, name))
 
 
 def test_step_is_a_case_of_prefill(captured: CapturedModel, tmp_path: Path) -> None:
@@ -334,8 +332,8 @@ def test_step_is_a_case_of_prefill(captured: CapturedModel, tmp_path: Path) -> N
     assert list(loaded.programs) == ["prefill"]
 
 
-def test_a_cache_grows_in_steps_up_to_the_last_position(captured: CapturedModel) -> None:
-    stream = program_run(captured)
+def test_a_cache_grows_in_steps_up_to_the_last_position(captured: CapturedModel, program: Run) -> None:
+    stream = Stream(program, captured.signatures, {"batch": 2})
     tokens = np.zeros((2, SPEC.max_length - 1), np.int32)
 
     sizes = []
@@ -346,6 +344,14 @@ def test_a_cache_grows_in_steps_up_to_the_last_position(captured: CapturedModel)
     assert sizes == [CAPACITY_STEP, 2 * CAPACITY_STEP, SPEC.max_length, SPEC.max_length]
     with pytest.raises(RequestError, match="caches of 80 rows at most, but 81 are needed"):
         stream.run({"tokens": tokens[:, :1]}, "step")
+
+
+def test_a_cache_that_is_given_its_capacity_does_not_grow(captured: CapturedModel, program: Run) -> None:
+    stream = Stream(program, captured.signatures, {"batch": 2, "capacity": SPEC.max_length})
+
+    stream.run({"tokens": np.zeros((2, 3), np.int32)}, "prefill")
+
+    assert {state.shape[2] for state in stream.states.values()} == {SPEC.max_length}
 
 
 class TwoWays(nn.Module):

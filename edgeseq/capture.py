@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
+from edgeseq import program_file
 from edgeseq.errors import UnsupportedError
 from edgeseq.model_checks import explained, require_convertible
 from edgeseq.operators.whole import whole_recurrent_layers
@@ -30,7 +32,7 @@ class Call:
     method: str = "forward"  # of the model
     examples: Mapping[str, Tensor]
     dynamic_shapes: DynamicShapes = field(default_factory=dict)
-    output_names: tuple[str, ...] = ("logits",)
+    output_names: tuple[str, ...] = ()
     states: tuple[State, ...] = ()
     cases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # further signatures: the sizes they fix
     by_name: bool = False
@@ -63,12 +65,22 @@ class CapturedModel:
         """Read back what `save` wrote."""
         signatures = tuple(Signature.from_json(s) for s in json.loads((folder / "signatures.json").read_text()))
         names = dict.fromkeys(s.program for s in signatures)
-        programs = {name: torch.export.load(folder / f"{name}.pt2") for name in names}
+        programs = {name: program_file.read(folder / f"{name}.pt2") for name in names}
         return cls(signatures=signatures, programs=programs)
 
 
+@dataclass
+class _Returned:
+    """Names of a module's outputs, known once it was called; torch.export empties lists that a traced module changes."""
+
+    names: tuple[str, ...] = ()
+
+
 class _Int32Interface(nn.Module):
-    """Takes int32 where the model takes int64: Core ML and mobile runtimes have no 64-bit integer inputs."""
+    """Takes int32 where the model takes int64: Core ML and mobile runtimes have no 64-bit integer inputs.
+
+    It gives tensors alone, so that a program holds no type of the model's own package.
+    """
 
     def __init__(self, model: nn.Module, method: str, is_int64: tuple[bool, ...], names: tuple[str, ...] | None):
         super().__init__()
@@ -76,11 +88,15 @@ class _Int32Interface(nn.Module):
         self.method = method
         self.is_int64 = is_int64
         self.names = names  # of the model's parameters; None: by position
+        self.returned = _Returned()
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         values = [x.long() if wide else x for x, wide in zip(inputs, self.is_int64, strict=True)]
         call = self.model if self.method == "forward" else getattr(self.model, self.method)
-        return call(*values) if self.names is None else call(**dict(zip(self.names, values, strict=True)))
+        result = call(*values) if self.names is None else call(**dict(zip(self.names, values, strict=True)))
+        outputs = tensors_of(result)
+        self.returned.names = tuple(name for name, _ in outputs)
+        return tuple(value for _, value in outputs)
 
 
 def capture(
@@ -88,7 +104,7 @@ def capture(
     examples: Mapping[str, Tensor],
     dynamic_shapes: DynamicShapes | None = None,
     *,
-    output_names: tuple[str, ...] = ("logits",),
+    output_names: tuple[str, ...] = (),
     name: str = "forward",
     by_name: bool = False,
 ) -> CapturedModel:
@@ -98,7 +114,8 @@ def capture(
         model: Any module that torch.export takes; it is put in eval mode.
         examples: Input name -> example, in the order of the model's positional arguments. Dynamic axes must be >= 2 long.
         dynamic_shapes: Which axes vary, and within which bounds.
-        output_names: Names of the outputs, in order; numbered ones are added where the model gives more.
+        output_names: Names of the outputs, in order; for further ones, the keys of what the model returns, or `logits` for
+            the first and numbers.
         name: The signature's name.
         by_name: Pass the inputs as keyword arguments instead.
 
@@ -125,16 +142,17 @@ def capture_calls(model: nn.Module, calls: Sequence[Call]) -> CapturedModel:
     """
     for call in calls:
         require_convertible(model, call.examples)
-    programs = {call.name: _exported(model, call) for call in calls}
-    signatures = []
+    programs, signatures = {}, []
     for call in calls:
-        whole = _signature(call, programs[call.name])
+        programs[call.name], output_names = _exported(model, call)
+        whole = _signature(call, programs[call.name], output_names)
         signatures += [whole.case(name, sizes) for name, sizes in call.cases.items()]
         signatures.append(whole)
     return CapturedModel(signatures=tuple(signatures), programs=programs)
 
 
-def _exported(model: nn.Module, call: Call) -> ExportedProgram:
+def _exported(model: nn.Module, call: Call) -> tuple[ExportedProgram, tuple[str, ...]]:
+    """The program, and the names of its outputs."""
     # torch.export merges example inputs that share storage, and the merged program is wrong for every other input.
     values = tuple(value.detach().clone() for value in call.examples.values())
     wide = tuple(value.dtype == torch.int64 for value in values)
@@ -145,19 +163,31 @@ def _exported(model: nn.Module, call: Call) -> ExportedProgram:
     shapes = tuple({axis: symbols[d.name] for axis, d in axes.get(key, {}).items()} for key in call.examples)
     try:
         with torch.no_grad(), whole_recurrent_layers():
-            return torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
+            program = torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
     except Exception as error:  # torch.export raises what the model's own code raises, besides many types of its own
         raise UnsupportedError(f"torch.export refuses the model: {explained(error)}{_advice(error, model)}") from error
+    return program, call.output_names + wrapped.returned.names[len(call.output_names) :]
 
 
-def _signature(call: Call, program: ExportedProgram) -> Signature:
-    output_names, shapes = call.output_names, call.dynamic_shapes
+def tensors_of(result: Any) -> list[tuple[str, Tensor]]:
+    """Every tensor of what a model returns, in order, with its name: its key, or `logits` for the first and numbers."""
+    named = result.items() if isinstance(result, Mapping) else [("", result)]
+    leaves = [(key, leaf) for key, value in named for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+    keys = [key for key, _ in leaves]
+    own = [isinstance(key, str) and key.isidentifier() and keys.count(key) == 1 for key in keys]
+    return [
+        (key if is_own else f"output_{i}" if i else "logits", leaf)
+        for i, ((key, leaf), is_own) in enumerate(zip(leaves, own, strict=True))
+    ]
+
+
+def _signature(call: Call, program: ExportedProgram, output_names: tuple[str, ...]) -> Signature:
+    shapes = call.dynamic_shapes
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     inputs = {key: values[node] for key, node in zip(call.examples, program.graph_signature.user_inputs, strict=True)}
     outputs = [values[node] for node in program.graph_signature.user_outputs if isinstance(values.get(node), Tensor)]
     if not outputs:
         raise UnsupportedError("the model returns no tensor")
-    keys = [output_names[i] if i < len(output_names) else f"output_{i}" for i in range(len(outputs))]
     names = {str(inputs[key].shape[axis]): dim.name for key, axes in shapes.items() for axis, dim in axes.items()}
 
     def spec(key: str, value: Tensor) -> TensorSpec:
@@ -167,7 +197,7 @@ def _signature(call: Call, program: ExportedProgram) -> Signature:
     return Signature(
         name=call.name,
         inputs=tuple(spec(key, value) for key, value in inputs.items()),
-        outputs=tuple(spec(key, value) for key, value in zip(keys, outputs, strict=True)),
+        outputs=tuple(spec(key, value) for key, value in zip(output_names, outputs, strict=True)),
         dims=tuple({dim.name: dim for axes in shapes.values() for dim in axes.values()}.values()),
         states=call.states,
     )

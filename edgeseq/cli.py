@@ -63,7 +63,12 @@ def parser() -> argparse.ArgumentParser:
     _add_limits(run)
 
     convert = _verb(verbs, "convert", "convert your own model, and prove that every file computes the same", _convert)
-    convert.add_argument("model", metavar="SCRIPT.py", type=Path, help="defines get_model() and get_args()")
+    convert.add_argument(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="a script with get_model() and get_args(), a .pt2 or .keras file, a Hugging Face folder, or a run folder",
+    )
     convert.add_argument(
         "--format", metavar="F", action="append", help=f"repeat for several (default: {', '.join(FORMATS)})"
     )
@@ -138,10 +143,6 @@ def _run(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from edgeseq import pipeline
 
-    if options.model.suffix != ".py" or not options.model.is_file():
-        raise RequestError(
-            f"'{options.model}' is no Python script; `convert` takes a .py file with get_model() and get_args()"
-        )
     formats, schemes = options.format or FORMATS, options.scheme or SCHEMES
     limits = _limits(options)
     with _watcher() as watcher:

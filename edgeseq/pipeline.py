@@ -1,4 +1,4 @@
-"""What each command does, as a graph of stages."""
+"""What each command does."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edgeseq import converters, data, models, quantize, scheduler
+from edgeseq import converters, data, models, plans, quantize, run_folder, scheduler, sources
 from edgeseq.errors import RequestError
 from edgeseq.limits import Limits
 from edgeseq.quantize import Scheme
@@ -15,7 +15,7 @@ from edgeseq.recipe import TEACHER_FORMAT, Measuring, Recipe, options_from
 from edgeseq.report import gather
 from edgeseq.report.contents import Report
 from edgeseq.scheduler import Watcher
-from edgeseq.stages import PARTIAL, Done, Stage, exclusive, recorded, write_atomically
+from edgeseq.stages import Done, Stage, exclusive, write_atomically
 from edgeseq.version import __version__
 
 SCHEMA_VERSION = 1
@@ -25,42 +25,41 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 def run(recipe: Recipe, root: Path, watcher: Watcher, limits: Limits | None = None) -> Report:
     """Everything a recipe asks for; goes on where an interrupted run stood."""
     check(recipe)
-    return carry_out(plan(recipe), root, watcher, title=recipe.name, request={"recipe": asdict(recipe)}, limits=limits)
+    request = {"recipe": asdict(recipe)}
+    return carry_out(plans.of_recipe(recipe), root, watcher, title=recipe.name, request=request, limits=limits)
 
 
 def convert(
-    script: Path,
+    path: Path,
     formats: Sequence[str],
     schemes: Sequence[str],
     root: Path,
     watcher: Watcher,
     limits: Limits | None = None,
 ) -> Report:
-    """The user's own model to every format and scheme, verified."""
+    """What the user has, whatever kind of source it is, to every format and scheme, verified."""
+    source = sources.find(path)
+    if root.resolve() == path.resolve():
+        raise RequestError(f"output folder '{root}' is what is to be converted; choose another by --output")
+    models = sources.get(source).models(path)
     check_formats(formats, schemes)
-    name = script.stem
-    captured = Stage(
-        name=f"models/{name}",
-        work="edgeseq.steps.script:work",
-        settings={"script": str(script.resolve()), "model": name},
-        is_kept=False,  # the script may read anything
-    )
-    stages = [captured, *artifact_stages(name, formats, schemes), *parity_stages({name: formats})]
-    request = {"script": script.name, "formats": list(formats), "schemes": list(schemes)}
-    return carry_out(stages, root, watcher, title=name, request=request, limits=limits)
+    stages = plans.of_models(source, path, models, formats, schemes)
+    title = path.resolve().stem if len(models) > 1 else models[0]
+    request = {"source": source, "model": path.name, "formats": list(formats), "schemes": list(schemes)}
+    return carry_out(stages, root, watcher, title=title, request=request, limits=limits)
 
 
 def verify(root: Path, watcher: Watcher) -> Report:
     """Run every artifact of a run folder again and compare it with its reference."""
-    request, found = opened(root)
-    stages = [replace(stage, is_kept=False) for stage in parity_stages(formats_by_model(found))]
+    request, found = run_folder.opened(root)
+    stages = [replace(stage, is_kept=False) for stage in plans.parity_stages(run_folder.formats_by_model(found))]
     return carry_out(stages, root, watcher, title=request["title"], request=request["request"], given=found)
 
 
 def bench(root: Path, measuring: Measuring, watcher: Watcher) -> Report:
     """Measure every artifact of a run folder again."""
-    request, found = opened(root)
-    stage = measurement_stage(formats_by_model(found), measuring, has_teacher="teacher" in found)
+    request, found = run_folder.opened(root)
+    stage = plans.measurement_stage(run_folder.formats_by_model(found), measuring, has_teacher="teacher" in found)
     return carry_out(
         [replace(stage, is_kept=False)], root, watcher, title=request["title"], request=request["request"], given=found
     )
@@ -68,126 +67,8 @@ def bench(root: Path, measuring: Measuring, watcher: Watcher) -> Report:
 
 def report(root: Path) -> Report:
     """Write the report of a run folder anew."""
-    request, _ = opened(root)
+    request, _ = run_folder.opened(root)
     return gather.write(root, title=request["title"])
-
-
-def plan(recipe: Recipe) -> list[Stage]:
-    """The stages of a recipe."""
-    values = json.loads(json.dumps(asdict(recipe)))  # tuples become lists, as they are after a round trip
-    common = {"seed": recipe.seed}
-    stages = [
-        Stage(
-            name="data",
-            work="edgeseq.steps.prepare:work",
-            settings={
-                "data": recipe.data,
-                "weights": recipe.teacher.weights,
-                "max_length": recipe.max_length,
-                "limit": recipe.limit,
-            },
-        ),
-        Stage(
-            name="teacher",
-            work="edgeseq.steps.teach:work",
-            settings={**common, "teacher": values["teacher"]},
-            needs=("data",),
-            threads=None,
-        ),
-        Stage(
-            name="transfer",
-            work="edgeseq.steps.transfer:work",
-            settings={**common, "distillation": values["distillation"]},
-            needs=("data", "teacher"),
-            threads=None,
-        ),
-    ]
-    stages += [distilled_stage(name, values) for name in recipe.students]
-    stages += [control_stage(name, values) for name, s in recipe.students.items() if s.control_training is not None]
-    stages += [captured_stage(name, values) for name in recipe.students]
-    for name in recipe.students:
-        stages += artifact_stages(name, recipe.formats, recipe.schemes)
-    formats = dict.fromkeys(recipe.students, recipe.formats)
-    return [*stages, *parity_stages(formats), measurement_stage(formats, recipe.measuring, has_teacher=True)]
-
-
-def distilled_stage(student: str, recipe: Mapping[str, Any]) -> Stage:
-    """Distil a student from the teacher."""
-    return Stage(
-        name=f"students/{student}",
-        work="edgeseq.steps.learn:distil",
-        settings={
-            "seed": recipe["seed"],
-            "student": recipe["students"][student],
-            "distillation": recipe["distillation"],
-        },
-        needs=("data", "teacher", "transfer"),
-    )
-
-
-def control_stage(student: str, recipe: Mapping[str, Any]) -> Stage:
-    """Train the same student without the teacher."""
-    return Stage(
-        name=f"controls/{student}",
-        work="edgeseq.steps.learn:control",
-        settings={"seed": recipe["seed"], "student": recipe["students"][student]},
-        needs=("data",),
-    )
-
-
-def captured_stage(student: str, recipe: Mapping[str, Any]) -> Stage:
-    """Capture a distilled student."""
-    return Stage(
-        name=f"models/{student}",
-        work="edgeseq.steps.capture:work",
-        settings={
-            "student": student,
-            "max_length": recipe["max_length"],
-            "bench_length": recipe["measuring"]["length"],
-        },
-        needs=("data", f"students/{student}"),
-    )
-
-
-def artifact_stages(model: str, formats: Sequence[str], schemes: Sequence[str]) -> list[Stage]:
-    """Convert one captured model to every format, under every scheme."""
-    return [
-        Stage(
-            name=f"artifacts/{model}/{format}",
-            work="edgeseq.steps.convert:work",
-            settings={"model": model, "format": format, "schemes": list(schemes)},
-            needs=(f"models/{model}",),
-        )
-        for format in formats
-    ]
-
-
-def parity_stages(formats: Mapping[str, Sequence[str]]) -> list[Stage]:
-    """Verify the artifacts of each model in each of its formats."""
-    return [
-        Stage(
-            name=f"parity/{model}/{format}",
-            work="edgeseq.steps.verify:work",
-            settings={"model": model, "format": format},
-            needs=(f"models/{model}", f"artifacts/{model}/{format}"),
-        )
-        for model, of_model in formats.items()
-        for format in of_model
-    ]
-
-
-def measurement_stage(formats: Mapping[str, Sequence[str]], measuring: Measuring, *, has_teacher: bool) -> Stage:
-    """Measure everything on this machine, with nothing beside it."""
-    needs = [f"models/{model}" for model in formats]
-    needs += [f"artifacts/{model}/{format}" for model, of_model in formats.items() for format in of_model]
-    return Stage(
-        name="measurements",
-        work="edgeseq.steps.measure:work",
-        settings={"measuring": asdict(measuring)},
-        needs=(*needs, *(("data", "teacher") if has_teacher else ())),
-        threads=None,
-        is_repeatable=False,
-    )
 
 
 def carry_out(
@@ -201,9 +82,9 @@ def carry_out(
     limits: Limits | None = None,
 ) -> Report:
     """Bring the stages up to date, then write the manifest and the report."""
-    require_own_folder(root)
+    run_folder.require_own_folder(root)
     with exclusive(root):
-        write_atomically(root / "request.json", json.dumps({"title": title, "request": request}, indent=1))
+        write_atomically(root / run_folder.REQUEST, json.dumps({"title": title, "request": request}, indent=1))
         done = scheduler.run(stages, root, watcher, given=given or {}, limits=limits)
         write_atomically(root / "manifest.json", manifest(title, request, done))
         return gather.write(root, title=title)
@@ -256,50 +137,3 @@ def check_formats(formats: Sequence[str], schemes: Sequence[str]) -> None:
         converters.get(format)
         for scheme in parsed:
             quantize.check(format, scheme)
-
-
-def opened(root: Path) -> tuple[Mapping[str, Any], dict[str, Done]]:
-    """The request that a run folder answers, and its finished stages.
-
-    Raises:
-        RequestError: It is not a run folder, or a file in it was changed.
-    """
-    try:
-        written = json.loads((root / "request.json").read_text())
-        request = {"title": written["title"], "request": written["request"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"'{root / 'request.json'}' does not describe a run: {error!r}") from error
-    except OSError as error:
-        raise RequestError(
-            f"'{root}' is not a run folder: it has no request.json; `edgeseq run` and `convert` make one"
-        ) from error
-    return request, {name: recorded(name, root) for name in stage_names(root)}
-
-
-def stage_names(root: Path) -> list[str]:
-    """Every finished stage of a run folder."""
-    records = root.glob("*/**/stage.json")
-    return sorted(path.parent.relative_to(root).as_posix() for path in records if PARTIAL not in path.parts)
-
-
-def formats_by_model(found: Mapping[str, Done]) -> dict[str, list[str]]:
-    """Which formats each model has artifacts in.
-
-    Raises:
-        RequestError: There are no artifacts yet.
-    """
-    formats: dict[str, list[str]] = {}
-    for name in found:
-        if name.startswith("artifacts/"):
-            _, model, format = name.split("/")
-            formats.setdefault(model, []).append(format)
-    if not formats:
-        raise RequestError("the run folder holds no artifacts yet; finish it by the command that began it")
-    return formats
-
-
-def require_own_folder(root: Path) -> None:
-    """Refuse a folder that holds something else."""
-    is_ours = (root / "request.json").exists() or (root / PARTIAL).exists()
-    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not is_ours):
-        raise RequestError(f"output folder '{root}' holds something else than a run; choose another by --output")

@@ -11,7 +11,7 @@ import pytest
 from edgeseq import cli, pipeline
 from edgeseq.artifact import Artifact
 from edgeseq.errors import RequestError
-from edgeseq.steps import script as steps
+from edgeseq.steps import source as steps
 from edgeseq.worker import Job
 
 SCRIPT = """
@@ -165,15 +165,25 @@ def test_unknown_format_or_scheme_is_refused_before_any_work(
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("model", ["absent.py", "model.pt", "folder.py"])
-def test_what_is_no_script_is_refused(edgeseq: CommandLine, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("absent.py", "'absent.py' does not exist; it takes "),
+        ("model.pt", "'model.pt' is nothing that `convert` takes; it takes "),
+        ("folder.py", "'folder.py' is nothing that `convert` takes; it takes "),
+    ],
+)
+def test_what_no_source_takes_is_refused(edgeseq: CommandLine, model: str, message: str) -> None:
     Path("model.pt").write_bytes(b"weights")
     Path("folder.py").mkdir()
 
     answer = edgeseq("convert", model, "--output", "out", "--format", "onnx")
 
-    assert answer.line == f"'{model}' is no Python script; `convert` takes a .py file with get_model() and get_args()"
+    assert answer.line.startswith(message)
+    for taken in ("a Python script with get_model() and get_args()", "a .pt2 file", "a Hugging Face folder"):
+        assert taken in answer.line
     assert answer.code == 2
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("output", ["a_file", "a_file/below", "a_full_folder"])
@@ -220,7 +230,7 @@ def raised_by(text: str) -> str:
     """The error of capturing a script, which is one line, and nothing was written."""
     out = Path("captured")
     out.mkdir()
-    settings = {"script": str(written(text).resolve()), "model": "mymodel"}
+    settings = {"source": "script", "path": str(written(text).resolve()), "model": "mymodel"}
     job = Job(settings=settings, needs={}, out=out, progress=lambda done, total, what: None)
     with pytest.raises(RequestError) as caught:
         steps.work(job)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseq import pipeline, recipe
+from edgeseq import pipeline, plans, recipe
 from edgeseq.errors import EdgeseqError, RequestError
 from edgeseq.recipe import Recipe, TeacherRecipe, Training, options_from
 
@@ -43,7 +43,7 @@ def test_recipe_of_the_package_loads_and_asks_for_nothing_impossible(name: str) 
     loaded = recipe.load(name)
 
     assert loaded.name == name
-    assert len(pipeline.plan(loaded)) > len(loaded.students)
+    assert len(plans.of_recipe(loaded)) > len(loaded.students)
 
 
 def test_minimal_recipe_gets_the_documented_defaults() -> None:
@@ -206,8 +206,8 @@ def test_minimal_recipe_passes_the_check() -> None:
 
 
 def test_changed_student_setting_changes_no_other_students_stages() -> None:
-    before = {stage.name: stage for stage in pipeline.plan(read(MINIMAL | {"students": _two(d_model=8)}))}
-    after = {stage.name: stage for stage in pipeline.plan(read(MINIMAL | {"students": _two(d_model=16)}))}
+    before = {stage.name: stage for stage in plans.of_recipe(read(MINIMAL | {"students": _two(d_model=8)}))}
+    after = {stage.name: stage for stage in plans.of_recipe(read(MINIMAL | {"students": _two(d_model=16)}))}
 
     assert {name for name in before if before[name] != after[name]} == {"students/one"}
 
@@ -220,6 +220,6 @@ def _two(*, d_model: int) -> dict[str, Any]:
 def test_teacher_recipe_can_be_read_from_a_stages_settings() -> None:
     teacher = read(MINIMAL).teacher
 
-    again = options_from(TeacherRecipe, pipeline.plan(read(MINIMAL))[1].settings["teacher"], where="teacher")
+    again = options_from(TeacherRecipe, plans.of_recipe(read(MINIMAL))[1].settings["teacher"], where="teacher")
 
     assert again == teacher

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeseq import pipeline, scheduler
+from edgeseq import run_folder, scheduler
 from edgeseq.artifact import file_sha256, tree_files
 from edgeseq.errors import ConversionError, EdgeseqError, GateError, RequestError, UnavailableError
 from edgeseq.stages import PARTIAL, RECORD, Done, Stage, cores, exclusive, find_done, in_order, key_of, recorded
@@ -257,7 +257,7 @@ def test_failure_keeps_what_is_finished_and_leaves_nothing_of_the_failed_stage(r
     with pytest.raises(EdgeseqError):
         run(root, stage("top"), stage("bottom", function, "top"))
 
-    assert pipeline.stage_names(root) == ["top"]
+    assert run_folder.stage_names(root) == ["top"]
     assert not (root / "bottom").exists()
     _, diary = run(root, stage("top"), stage("bottom", "join", "top"))
     assert (diary.of("reused"), diary.of("started")) == (["top"], ["bottom"])
@@ -336,7 +336,7 @@ def test_killed_run_goes_on_where_it_stood(root: Path, tmp_path: Path) -> None:
     with run_that_waits(root) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    found = pipeline.stage_names(root)
+    found = run_folder.stage_names(root)
     (unfinished,) = (root / PARTIAL).glob("second-*")
     left_behind = (unfinished / "text").read_text()
     (tmp_path / "hold").unlink()
@@ -380,7 +380,7 @@ def test_interrupt_stops_the_workers(root: Path, tmp_path: Path) -> None:
         process.wait(PATIENCE_S)
 
         assert _is_unlocked(tmp_path / "lock")
-    assert pipeline.stage_names(root) == ["first"]
+    assert run_folder.stage_names(root) == ["first"]
 
 
 def test_folder_that_only_lacks_its_record_is_not_taken_for_finished(root: Path) -> None:

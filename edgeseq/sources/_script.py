@@ -1,51 +1,53 @@
-"""Capture the user's own model from a script, and write down what it computes on inputs that the capture never saw."""
+"""What a script's functions give, as a way to call its model; whatever they raise is reported as theirs."""
 
-import contextlib
 import importlib.util
 import inspect
-import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from edgeseq import lookup
-from edgeseq.capture import DynamicShapes, capture
+from edgeseq.capture import DynamicShapes
 from edgeseq.errors import RequestError
-from edgeseq.reference import Case, Kind, Reference
-from edgeseq.signature import Dim, Signature
-from edgeseq.worker import Job
+from edgeseq.signature import Dim
+from edgeseq.sources import Loaded, _drawing, _usage
+from edgeseq.sources._blame import blaming
+from edgeseq.sources._usage import Usage
 
 MAX_DIM = 512  # the bound of a dynamic dimension for which the script names none
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-SIZES = (2, 3, 5, 17, 40, 129)  # tried for each dynamic dimension, besides its bounds; those within them are kept
 
 
-def work(job: Job) -> None:
-    """Settings: `script`, `model`. Leaves the captured model, `reference.npz` and `about.json`."""
-    script = load(Path(job.settings["script"]))
+def load(path: Path) -> Loaded:
+    """The script's model, captured."""
+    return _usage.load([usage(run(path))], values="random values like the script's example")
+
+
+def usage(script: ModuleType) -> Usage:
+    """How the script says that its model is called."""
     model = call(script, "get_model")
     if not isinstance(model, nn.Module):
         raise RequestError(f"get_model() must return a torch.nn.Module, not {type(model).__name__}")
-    model.eval()
     args = call(script, "get_args")
-    examples, by_name = example_inputs(args, model), isinstance(args, Mapping)
+    examples = example_inputs(args, model)
     given = call(script, "get_dynamic_shapes") if hasattr(script, "get_dynamic_shapes") else None
-    captured = capture(model, examples, dynamic_shapes(given, examples), by_name=by_name)
-    captured.save(job.out)
-    cases = reference_cases(model, examples, captured.signatures[0], by_name=by_name)
-    Reference(model=job.settings["model"], cases=tuple(cases)).save(job.out / "reference.npz")
-    fed = ", ".join(f"{key} {list(value.shape)}" for key, value in cases[-1].inputs.items())
-    (job.out / "about.json").write_text(json.dumps({"input": f"random values like the script's example: {fed}"}))
+    shapes = dynamic_shapes(given, examples)
+    return Usage(
+        module=model.eval(),
+        examples=examples,
+        shapes=shapes,
+        by_name=isinstance(args, Mapping),
+        draw=_drawing.like(examples, shapes),
+        unseen=_drawing.unseen_sizes(shapes),
+        bench=_drawing.single(shapes),
+    )
 
 
-def load(path: Path) -> ModuleType:
+def run(path: Path) -> ModuleType:
     """Run the script as a module, with its own folder importable, as Python does.
 
     Raises:
@@ -73,19 +75,6 @@ def call(script: ModuleType, function: str) -> Any:
         )
     with blaming(f"{function}() in '{script.__name__}.py'"):
         return getattr(script, function)()
-
-
-@contextlib.contextmanager
-def blaming(what: str) -> Iterator[None]:
-    """Report whatever the user's code raises as theirs, with the line it was raised at."""
-    try:
-        yield
-    except Exception as error:  # the user's code may raise anything
-        line = error.__traceback__
-        while line is not None and line.tb_next is not None:
-            line = line.tb_next
-        where = f" (line {line.tb_lineno} of {line.tb_frame.f_code.co_filename})" if line else ""
-        raise RequestError(f"{what} raised {type(error).__name__}: {error}{where}") from error
 
 
 def example_inputs(args: Any, model: nn.Module) -> dict[str, Tensor]:
@@ -153,60 +142,3 @@ def _dim(value: Any, name: str, axis: int, example: Tensor) -> Dim:
             "for a constant; make it 2 or longer in get_args()"
         )
     return dim
-
-
-def reference_cases(
-    model: nn.Module, examples: Mapping[str, Tensor], signature: Signature, *, by_name: bool
-) -> list[Case]:
-    """Cases at sizes the capture never saw, and the one that is fed while measuring: the example's shape, batch 1."""
-    rng = np.random.default_rng(0)
-    sizes = [{dim.name: _size(dim, i + k) for k, dim in enumerate(signature.dims)} for i in range(len(SIZES))]
-    distinct = [dict(items) for items in dict.fromkeys(tuple(s.items()) for s in sizes)] or [{}]
-    first_axes = {spec.shape[0] for spec in signature.inputs if spec.shape}
-    single = {d.name: d.min for d in signature.dims if d.name in first_axes}
-    cases = []
-    for number, size in enumerate([*distinct, single]):
-        kind: Kind = "bench" if number == len(distinct) else "parity"
-        inputs = {s.name: _random_like(examples[s.name], s.shape, size, rng) for s in signature.inputs}
-        outputs = _run(model, inputs, signature, by_name=by_name)
-        feeds = {key: _feed(value) for key, value in inputs.items()}
-        words = ", ".join(f"{k}={v}" for k, v in size.items()) or "the example's shapes"
-        cases.append(Case(name=words, kind=kind, inputs=feeds, outputs=outputs))
-    return cases
-
-
-def _size(dim: Dim, turn: int) -> int:
-    allowed = [size for size in (dim.min, *SIZES) if dim.min <= size <= dim.max]
-    return allowed[turn % len(allowed)]
-
-
-def _random_like(
-    example: Tensor, shape: tuple[int | str, ...], sizes: Mapping[str, int], rng: np.random.Generator
-) -> Tensor:
-    """Values drawn like the example's: integers from its range, floats with its mean and spread."""
-    actual = [
-        have if isinstance(want, int) else sizes.get(want, have)
-        for want, have in zip(shape, example.shape, strict=True)
-    ]
-    if example.dtype == torch.bool:
-        return torch.from_numpy(rng.random(actual) < 0.5)
-    if not example.is_floating_point():
-        low, high = int(example.min()), int(example.max())
-        return torch.from_numpy(rng.integers(low, high + 1, actual)).to(example.dtype)
-    spread = float(example.std(correction=0)) or 1.0
-    return torch.from_numpy(rng.normal(float(example.mean()), spread, actual)).to(example.dtype)
-
-
-@torch.no_grad()
-def _run(
-    model: nn.Module, inputs: Mapping[str, Tensor], signature: Signature, *, by_name: bool
-) -> dict[str, np.ndarray]:
-    shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in inputs.items())
-    with blaming(f"the model, fed {shapes} within the bounds of get_dynamic_shapes(),"):
-        result = model(**inputs) if by_name else model(*inputs.values())
-    tensors = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
-    return {spec.name: t.numpy() for spec, t in zip(signature.outputs, tensors, strict=True)}
-
-
-def _feed(value: Tensor) -> np.ndarray:
-    return value.int().numpy() if value.dtype == torch.int64 else value.numpy()

@@ -1,0 +1,184 @@
+"""A Keras model as a torch module, its recurrent layers exported whole."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+os.environ["KERAS_BACKEND"] = "torch"  # Keras reads its backend from there when it is imported, and offers no other way
+
+import keras
+from keras.src import backend
+
+from edgeseq.capture import DynamicShapes
+from edgeseq.errors import RequestError
+from edgeseq.signature import Dim
+from edgeseq.sources import Loaded, _drawing, _usage, file_name
+from edgeseq.sources._usage import Draw, Sizes, Usage
+
+MAX_DIM = 512  # the bound of a dimension that the model leaves open
+NAMES = ("batch", "time")  # of open first and second axes
+EXAMPLE = {"batch": 2, "time": 12}
+States = list[Tensor]
+Result = tuple[Tensor, Tensor, States]  # last output (B, H), all outputs (B, T, H), final states, each (B, H)
+
+
+class KerasModel(nn.Module):
+    """A Keras model that takes its inputs by position."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.model(keras.tree.pack_sequence_as(self.model.input, list(inputs)), training=False)
+
+
+def load(path: Path) -> Loaded:
+    """The file's model, captured."""
+    if keras.backend.backend() != "torch":
+        raise RequestError(
+            f"Keras was imported with the backend '{keras.backend.backend()}' before; it must be 'torch'"
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises anything on values that do not fit together
+        raise RequestError(f"'{path}' cannot be loaded by Keras: {type(error).__name__}: {error}") from error
+    with whole_recurrent_layers():
+        return _usage.load([usage(model)], values="random values in the range that the model takes")
+
+
+def usage(model: Any) -> Usage:
+    """How the model is called: every open axis stays open."""
+    inputs = {
+        file_name(tensor.name).replace(".", "_").replace("-", "_"): tensor for tensor in keras.tree.flatten(model.input)
+    }
+    shapes = {
+        name: {axis: _dim(axis) for axis, size in enumerate(tensor.shape) if size is None}
+        for name, tensor in inputs.items()
+    }
+    draw = drawing(inputs, shapes, _table_rows(model))
+    example = {dim.name: EXAMPLE.get(dim.name, 3) for dim in _drawing.dims_of(shapes)}
+    return Usage(
+        module=KerasModel(model),
+        examples=draw(example, np.random.default_rng(0)),
+        shapes=shapes,
+        draw=draw,
+        unseen=_drawing.unseen_sizes(shapes),
+        bench=example | _drawing.single(shapes),
+    )
+
+
+def drawing(inputs: Mapping[str, Any], shapes: DynamicShapes, rows: int | None) -> Draw:
+    """Draws floats from a normal distribution, and integers that every table of the model has."""
+
+    def draw(sizes: Sizes, rng: np.random.Generator) -> dict[str, Tensor]:
+        fed = {}
+        for name, tensor in inputs.items():
+            shape = [sizes[shapes[name][i].name] if size is None else size for i, size in enumerate(tensor.shape)]
+            is_token = rows is not None and (len(shape) == 2 or "int" in tensor.dtype)
+            values = (
+                rng.integers(0, rows or 2, shape) if is_token or "int" in tensor.dtype else rng.standard_normal(shape)
+            )
+            fed[name] = torch.from_numpy(np.asarray(values, tensor.dtype))
+        return fed
+
+    return draw
+
+
+def _dim(axis: int) -> Dim:
+    return Dim(name=NAMES[axis] if axis < len(NAMES) else f"axis_{axis}", min=1, max=64 if axis == 0 else MAX_DIM)
+
+
+def _table_rows(model: Any) -> int | None:
+    """Rows of the smallest embedding; None: there is none."""
+    tables = [layer.input_dim for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    return min(tables, default=None)
+
+
+@contextmanager
+def whole_recurrent_layers() -> Iterator[None]:
+    """While it lasts and a model is exported, Keras' kernels of recurrent layers are our operators, whole at any length."""
+    replaced = {"lstm": _lstm, "gru": _gru, "bidirectional_lstm": _refuse_fused, "bidirectional_gru": _refuse_fused}
+    originals = {name: getattr(backend, name) for name in replaced}
+
+    def choose(name: str) -> Any:
+        def kernel(*args: Any, **options: Any) -> Any:
+            function = replaced[name] if torch.compiler.is_exporting() else originals[name]
+            return function(*args, **options)
+
+        return kernel
+
+    for name in replaced:
+        setattr(backend, name, choose(name))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(backend, name, original)
+
+
+def _refuse_fused(*args: Any, **options: Any) -> Any:
+    """Keras then runs each direction by itself."""
+    raise NotImplementedError
+
+
+def _lstm(x: Tensor, h: Tensor, c: Tensor, mask: Tensor | None, **options: Any) -> Result:
+    """Keras' gates i, f, c, o are torch's i, f, g, o. Its kernels are (I, 4H) and (H, 4H), its bias (4H,)."""
+    x = _steps(x, mask, options)
+    w_ih, w_hh = (backend.convert_to_tensor(options[key]).t() for key in ("kernel", "recurrent_kernel"))
+    given = options["bias"]
+    b_ih = w_ih.new_zeros(w_ih.shape[0]) if given is None else backend.convert_to_tensor(given)
+    weights = [w_ih, w_hh, b_ih, torch.zeros_like(b_ih)]
+    y, hn, cn = torch.ops.edgeseq.lstm(x, h.unsqueeze(0), c.unsqueeze(0), None, weights, 1, False)
+    return _result(y, [hn.squeeze(0), cn.squeeze(0)], options)
+
+
+def _gru(x: Tensor, h: Tensor, mask: Tensor | None, **options: Any) -> Result:
+    """Keras' gates z, r, h are torch's z, r, n, which torch orders r, z, n; with reset_after both have two biases (2, 3H)."""
+    if not options["reset_after"]:
+        raise RequestError(
+            "a GRU layer has reset_after=False, a formula that no format has; train it with reset_after=True"
+        )
+    if not hasattr(torch.ops.edgeseq, "gru"):
+        raise RequestError("GRU layers cannot be exported whole yet; use LSTM")
+    x = _steps(x, mask, options)
+    w_ih, w_hh = (_rzn(backend.convert_to_tensor(options[key]).t()) for key in ("kernel", "recurrent_kernel"))
+    given = options["bias"]
+    biases = w_ih.new_zeros(2, w_ih.shape[0]) if given is None else backend.convert_to_tensor(given)
+    weights = [w_ih, w_hh, _rzn(biases[0]), _rzn(biases[1])]
+    y, hn = torch.ops.edgeseq.gru(x, h.unsqueeze(0), None, weights, 1, False)
+    return _result(y, [hn.squeeze(0)], options)
+
+
+def _rzn(weight: Tensor) -> Tensor:
+    """The gates along the first axis, (3H, …), from Keras' order to torch's."""
+    z, r, n = weight.chunk(3)
+    return torch.cat([r, z, n])
+
+
+def _steps(x: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> Tensor:
+    """The steps in the order in which they are taken.
+
+    Raises:
+        RequestError: The layer computes something that the operator does not.
+    """
+    if mask is not None:
+        raise RequestError(
+            "a recurrent layer gets a mask (mask_zero=True), which is not converted; cut the padding instead"
+        )
+    activations = (options["activation"], options["recurrent_activation"])
+    if activations != (keras.activations.tanh, keras.activations.sigmoid):
+        raise RequestError("a recurrent layer has other activations than tanh and sigmoid, which no format has")
+    x = backend.convert_to_tensor(x)
+    return x.flip(1) if options.get("go_backwards") else x
+
+
+def _result(y: Tensor, states: States, options: Mapping[str, Any]) -> Result:
+    last = states[0]
+    return last, y if options.get("return_sequences") else last.unsqueeze(1), states

@@ -19,6 +19,8 @@ PACKAGES = {
     "coremltools": "edgeseq[coreml]",
     "tensorflow": "edgeseq[tensorflow]",
     "tokenizers": "edgeseq[hf]",
+    "transformers": "edgeseq[hf]",
+    "keras": "edgeseq[keras]",
     "jinja2": "edgeseq[report]",
 }
 

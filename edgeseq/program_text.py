@@ -17,6 +17,9 @@ OF_SIZES = re.compile(
     r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|getitem)"
     r"|torch\.(sym_(int|float|max|min|not|ite|sum)|_sym_sqrt)|math\.(ceil|floor|trunc)"
 )
+OF_GRAPHS = re.compile(
+    r"torch\.ops\.higher_order\.(wrap_with_set_grad_enabled|wrap_with_autocast|cond|while_loop|scan)"
+)
 FUNCTIONS = frozenset({
     "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "Eq", "Ne", "Equality",
     "Unequality", "And", "Or", "Not", "true", "false", "StrictLessThan", "StrictGreaterThan", "LessThan",
@@ -45,12 +48,12 @@ def checked_program(program: Any, name: str) -> Any:
             check_size(value, name)
         elif key in ("as_operator", "target") and isinstance(value, str):
             check_operator(value, name)
-        elif key in ("as_custom_obj", "custom_obj_values", "as_graph") and value:
-            raise RequestError(f"'{name}' holds a script object or a nested graph; export the model without")
+        elif key in ("as_custom_obj", "custom_obj_values") and value:
+            raise RequestError(f"'{name}' holds a script object; export the model without")
+        elif key == "nodes":
+            for node in value:
+                node["metadata"] = {k: v for k, v in node["metadata"].items() if k == "nn_module_stack"}
     module = program["graph_module"]
-    for node in module["graph"]["nodes"]:
-        stack = node["metadata"].get("nn_module_stack", "")
-        node["metadata"] = {"nn_module_stack": stack} if stack else {}
     _check_inputs(module["signature"]["input_specs"], name)
     module["module_call_graph"] = [_flat_call(module)]
     module["treespec_namedtuple_fields"], module["metadata"] = {}, {}
@@ -87,7 +90,7 @@ def check_operator(target: str, name: str) -> None:
     Raises:
         RequestError: With the function's name.
     """
-    if OF_SIZES.fullmatch(target):
+    if OF_SIZES.fullmatch(target) or OF_GRAPHS.fullmatch(target):
         return
     parts = OPERATOR.fullmatch(target)
     if not parts:
@@ -144,7 +147,7 @@ def _spec(kind: str, context: Any, children: list[Any]) -> dict[str, Any]:
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of every object in the JSON."""
+    """Every key of every object in the JSON, nested graphs included."""
     pending = [value]
     while pending:
         current = pending.pop()

@@ -168,7 +168,7 @@ def test_damaged_file_is_refused(exported: Path, tmp_path: Path, kept: int) -> N
     path = tmp_path / "damaged.pt2"
     path.write_bytes(exported.read_bytes()[:kept])
 
-    with pytest.raises(RequestError, match=r"damaged\.pt2' is no file of torch\.export\.save, or is damaged"):
+    with pytest.raises(RequestError, match=r"damaged\.pt2' is no file of torch\.export\.save"):
         program_file.read(path)
 
 

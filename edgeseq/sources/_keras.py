@@ -36,7 +36,7 @@ class KerasModel(nn.Module):
         self.model = model
 
     def forward(self, *inputs: Tensor) -> Any:
-        return self.model(keras.tree.pack_sequence_as(self.model.input, list(inputs)), training=False)
+        return self.model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
 
 
 def load(path: Path) -> Loaded:
@@ -55,9 +55,7 @@ def load(path: Path) -> Loaded:
 
 def usage(model: Any) -> Usage:
     """How the model is called: every open axis stays open."""
-    inputs = {
-        file_name(tensor.name).replace(".", "_").replace("-", "_"): tensor for tensor in keras.tree.flatten(model.input)
-    }
+    inputs = {file_name(tensor.name).replace(".", "_").replace("-", "_"): tensor for tensor in model.inputs}
     shapes = {
         name: {axis: _dim(axis) for axis, size in enumerate(tensor.shape) if size is None}
         for name, tensor in inputs.items()

@@ -22,7 +22,10 @@ LAYERS = frozenset({
     "DepthwiseConv1D", "SeparableConv1D", "ZeroPadding1D", "Identity", "Rescaling",
 })  # fmt: skip
 MODELS = frozenset({"Sequential", "Functional", "DTypePolicy"})
-PARTS = ("keras.initializers", "keras.regularizers", "keras.constraints", "keras.dtype_policies")
+PARTS = (
+    "keras.initializers", "keras.regularizers", "keras.constraints", "keras.dtype_policies",
+    "keras.src.ops.numpy", "keras.src.ops.nn",
+)  # fmt: skip
 VALUES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__"})
 
 
@@ -75,7 +78,7 @@ def _check_part(part: dict[str, Any], path: Path) -> None:
         )
     if module == "keras.layers":
         if name not in LAYERS:
-            raise unknown(f"layer that is converted from '{path.name}' named", name, LAYERS)
+            raise unknown("convertible Keras layer", name, LAYERS)
         return
     is_model = str(module).split(".")[0] == "keras" and name in MODELS
     if not is_model and module not in PARTS:

@@ -5,6 +5,7 @@ Nothing else in the folder is read: no pickled weights, no Python code, no adapt
 
 from pathlib import Path
 
+from edgeseq.lookup import missing_package
 from edgeseq.sources import Loaded, Source, file_name
 from edgeseq.sources.hugging_face import folder
 
@@ -22,9 +23,11 @@ class HuggingFaceSource(Source):
         return (file_name(path.resolve().name),)
 
     def load(self, path: Path, model: str) -> Loaded:
-        from edgeseq.sources.hugging_face import model as pretrained  # loads torch and transformers
-
         del model
+        try:
+            from edgeseq.sources.hugging_face import model as pretrained  # loads torch and transformers
+        except ModuleNotFoundError as error:
+            raise missing_package(error, wanted_by="source 'hugging_face'", extra="hf") from error
         return pretrained.load(path)
 
 

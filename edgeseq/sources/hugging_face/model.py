@@ -4,6 +4,7 @@ Only config.json and the safetensors files are handed to transformers, as values
 for adapters, pickled checkpoints, other files that config.json names, and kernels to download.
 """
 
+import importlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,15 +105,10 @@ def _architecture(path: Path, config: Mapping[str, Any]) -> Any:
     name = named[0] if isinstance(named, list) else named
     found = getattr(transformers, name, None) if isinstance(name, str) and name.isidentifier() else None
     if not isinstance(found, type) or getattr(found, "config_class", None) is not config_class:
-        module = config_class.__module__.rpartition(".")[0]
-        near = [n for n in dir(transformers) if _is_of(getattr(transformers, n, None), module)]
-        raise lookup.unknown(f"architecture of model_type '{config['model_type']}'", str(name), near)
+        own = importlib.import_module(config_class.__module__.replace(".configuration_", ".modeling_")).__all__
+        known = [name for name in own if not name.endswith("PreTrainedModel")]
+        raise lookup.unknown(f"architecture of model_type '{config['model_type']}'", str(name), known)
     return found
-
-
-def _is_of(value: object, module: str) -> bool:
-    is_model = isinstance(value, type) and issubclass(value, transformers.PreTrainedModel)
-    return is_model and value.__module__.startswith(module) and not value.__name__.endswith("PreTrainedModel")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,191 @@
+"""Keras files: what they become computes what Keras computes; what could run code is refused."""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgeseq import converters, sources
+from edgeseq.devices import runtimes
+from edgeseq.errors import RequestError
+from edgeseq.sources.keras import check
+
+os.environ["KERAS_BACKEND"] = "torch"  # read when Keras is imported
+keras = pytest.importorskip("keras")
+layers = keras.layers
+
+HAS_GRU = hasattr(torch.ops.edgeseq, "gru")
+SHAPES = ((1, 4), (3, 7), (2, 40))  # batch and length; the capture saw 2 and 12
+pytestmark = pytest.mark.filterwarnings("ignore")  # Keras and torch.export warn of their own parts
+
+
+def tokens(*rest: Any) -> Any:
+    return keras.Sequential([keras.Input((None,), dtype="int32", name="tokens"), layers.Embedding(50, 8), *rest])
+
+
+def attention() -> Any:
+    x = keras.Input((None, 8), name="x")
+    y = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 4)(x, x))
+    return keras.Model(x, {"scores": layers.Dense(3)(layers.GlobalAveragePooling1D()(y))})
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "dense": lambda: keras.Sequential(
+        [keras.Input((8,), name="x"), layers.Dense(6, "relu"), layers.Dense(3, "softmax")]
+    ),
+    "lstm": lambda: tokens(layers.LSTM(5, return_sequences=True), layers.LSTM(4, use_bias=False), layers.Dense(3)),
+    "backwards": lambda: tokens(layers.LSTM(5, return_sequences=True, go_backwards=True), layers.Dense(3)),
+    "bidirectional": lambda: tokens(
+        layers.Bidirectional(layers.LSTM(5, return_sequences=True)),
+        layers.Bidirectional(layers.LSTM(4), merge_mode="sum"),
+        layers.Dense(3),
+    ),
+    "attention": attention,
+}
+if HAS_GRU:
+    MODELS["gru"] = lambda: tokens(
+        layers.GRU(5, return_sequences=True), layers.Bidirectional(layers.GRU(4)), layers.Dense(3)
+    )
+
+
+def build(name: str) -> Any:
+    """The model with every weight drawn, biases included: zeros would hide their order."""
+    model = MODELS[name]()
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_keras_model_computes_what_keras_computes(name: str, tmp_path: Path) -> None:
+    model = build(name)
+    model.save(tmp_path / "mine.keras")
+
+    loaded = sources.get(sources.find(tmp_path / "mine.keras")).load(tmp_path / "mine.keras", "mine")
+    artifact = converters.convert(loaded.captured, "tflite", tmp_path / "out", model="mine")
+
+    session = runtimes.for_format("tflite").load(artifact.path, artifact.signatures, threads=1)
+    (spec,) = artifact.signatures[0].inputs
+    for batch, length in SHAPES:
+        fed = feed(spec.shape, spec.dtype, batch, length)
+        with torch.no_grad():
+            result = model(fed)
+        expected = (result["scores"] if isinstance(result, dict) else result).numpy()
+        (actual,) = session.run({spec.name: fed}).values()
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def feed(shape: tuple[int | str, ...], dtype: str, batch: int, length: int) -> np.ndarray:
+    sizes = [size if isinstance(size, int) else {"batch": batch, "time": length}[size] for size in shape]
+    rng = np.random.default_rng((batch, length))
+    return (
+        rng.integers(0, 50, sizes, dtype=np.int32) if dtype == "int32" else rng.normal(0, 1, sizes).astype(np.float32)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "coreml"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_keras_model_computes_the_same_in_other_formats(name: str, format: str, tmp_path: Path) -> None:
+    build(name).save(tmp_path / "mine.keras")
+
+    loaded = sources.get("keras").load(tmp_path / "mine.keras", "mine")
+    artifact = converters.convert(loaded.captured, format, tmp_path / "out", model="mine")
+
+    session = runtimes.for_format(format).load(artifact.path, artifact.signatures, threads=1)
+    for case in loaded.cases:
+        actual = session.run(case.inputs)
+        for key, expected in case.outputs.items():
+            np.testing.assert_allclose(actual[key], expected, atol=1e-5)
+
+
+def test_recurrent_layers_stay_whole(tmp_path: Path) -> None:
+    build("bidirectional").save(tmp_path / "mine.keras")
+
+    loaded = sources.get("keras").load(tmp_path / "mine.keras", "mine")
+
+    (program,) = loaded.captured.programs.values()
+    assert sum(node.target is torch.ops.edgeseq.lstm.default for node in program.graph.nodes) == 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: layers.LSTM(4, activation="relu"), "other activations than tanh and sigmoid"),
+        (lambda: layers.GRU(4, reset_after=False), "reset_after=False"),
+    ],
+)
+def test_recurrent_layer_that_no_format_has_is_refused(layer: Callable[[], Any], message: str, tmp_path: Path) -> None:
+    tokens(layer()).save(tmp_path / "mine.keras")
+
+    with pytest.raises(RequestError, match=message):
+        sources.get("keras").load(tmp_path / "mine.keras", "mine")
+
+
+# What could run code.
+
+
+def edited(path: Path, edit: Callable[[str], str]) -> Path:
+    """The file with another description in it."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["config.json"] = edit(files["config.json"].decode()).encode()
+    target = path.with_name("edited.keras")
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return target
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keras") / "mine.keras"
+    build("dense").save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"class_name": "Dense"', '"class_name": "Lambda"', "there is no convertible Keras layer 'Lambda'"),
+        (
+            '"class_name": "Dense"',
+            '"class_name": "TorchModuleWrapper"',
+            "no convertible Keras layer 'TorchModuleWrapper'",
+        ),
+        ('"module": "keras.layers"', '"module": "os"', r"would have Keras build 'os\.\w+', which could run code"),
+        ('"module": "keras.initializers"', '"module": "keras.utils"', r"would have Keras build 'keras\.utils\."),
+        ('"registered_name": null', '"registered_name": "mine>Thing"', "needs the class 'mine>Thing'"),
+        (
+            '"activation": "relu"',
+            '"activation": {"class_name": "__lambda__"}',
+            r"would have Keras build 'None\.__lambda__'",
+        ),
+    ],
+)
+def test_file_that_could_run_code_is_refused(saved: Path, old: str, new: str, message: str) -> None:
+    def edit(text: str) -> str:
+        assert old in text
+        return text.replace(old, new)
+
+    with pytest.raises(RequestError, match=message):
+        check(edited(saved, edit))
+
+
+def test_what_it_was_trained_with_is_not_read(saved: Path) -> None:
+    check(edited(saved, lambda text: json.dumps(json.loads(text) | {"compile_config": {"class_name": "Mine"}})))
+
+
+@pytest.mark.parametrize("kept", [0, 100, -20])
+def test_damaged_file_is_refused(saved: Path, kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.keras"
+    path.write_bytes(saved.read_bytes()[:kept])
+
+    with pytest.raises(RequestError, match=r"damaged\.keras' is no file of Keras 3, or is damaged"):
+        check(path)

@@ -25,8 +25,9 @@ SHAPES = ((1, 4), (3, 7), (2, 40))  # batch and length; the capture saw 2 and 12
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras and torch.export warn of their own parts
 
 
-def tokens(*rest: Any) -> Any:
-    return keras.Sequential([keras.Input((None,), dtype="int32", name="tokens"), layers.Embedding(50, 8), *rest])
+def tokens(*rest: Any, mask_zero: bool = False) -> Any:
+    embedding = layers.Embedding(50, 8, mask_zero=mask_zero)
+    return keras.Sequential([keras.Input((None,), dtype="int32", name="tokens"), embedding, *rest])
 
 
 def attention() -> Any:
@@ -115,14 +116,15 @@ def test_recurrent_layers_stay_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
+    ("model", "message"),
     [
-        (lambda: layers.LSTM(4, activation="relu"), "other activations than tanh and sigmoid"),
-        (lambda: layers.GRU(4, reset_after=False), "reset_after=False"),
+        (lambda: tokens(layers.LSTM(4, activation="relu")), "other activations than tanh and sigmoid"),
+        (lambda: tokens(layers.GRU(4, reset_after=False)), "reset_after=False"),
+        (lambda: tokens(layers.LSTM(4), mask_zero=True), "gets a mask"),
     ],
 )
-def test_recurrent_layer_that_no_format_has_is_refused(layer: Callable[[], Any], message: str, tmp_path: Path) -> None:
-    tokens(layer()).save(tmp_path / "mine.keras")
+def test_recurrent_layer_that_no_format_has_is_refused(model: Callable[[], Any], message: str, tmp_path: Path) -> None:
+    model().save(tmp_path / "mine.keras")
 
     with pytest.raises(RequestError, match=message):
         sources.get("keras").load(tmp_path / "mine.keras", "mine")

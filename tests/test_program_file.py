@@ -172,14 +172,14 @@ def test_damaged_file_is_refused(exported: Path, tmp_path: Path, kept: int) -> N
         program_file.read(path)
 
 
-def test_compressed_or_other_archive_is_refused(exported: Path, tmp_path: Path) -> None:
+def test_compressed_or_empty_archive_is_refused(exported: Path, tmp_path: Path) -> None:
     compressed = edited(exported, tmp_path / "c.pt2", lambda files: None, compression=zipfile.ZIP_DEFLATED)
-    other = edited(exported, tmp_path / "o.pt2", lambda files: files.pop(MODEL) and None)
+    empty = edited(exported, tmp_path / "empty.pt2", lambda files: files.update({MODEL: b""}))
 
     with pytest.raises(RequestError, match="is there twice or compressed"):
         program_file.read(compressed)
-    with pytest.raises(RequestError, match=r"lacks 'models/model\.json'"):
-        program_file.read(other)
+    with pytest.raises(RequestError, match=r"empty\.pt2' cannot be read: JSONDecodeError"):
+        program_file.read(empty)
 
 
 @pytest.mark.parametrize(

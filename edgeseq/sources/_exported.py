@@ -1,7 +1,7 @@
 """An exported program as a module that is captured anew: with int32 inputs, whole recurrent layers and named dimensions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from edgeseq.sources._usage import Draw, Sizes, Usage
 
 MAX_DIM = 512  # the bound of a dimension that the program leaves open
 EXAMPLE = {"batch": 2}  # of each other dimension a dozen
-WHOLE = {torch.ops.aten.lstm.input: whole_lstm}
+WHOLE: dict[Any, Callable[..., Any]] = {torch.ops.aten.lstm.input: whole_lstm}
 if hasattr(torch.ops.edgeseq, "gru"):
     WHOLE[torch.ops.aten.gru.input] = whole_gru
 

@@ -1,7 +1,7 @@
 """A Keras model as a torch module, its recurrent layers exported whole."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from edgeseq.sources._usage import Draw, Sizes, Usage
 MAX_DIM = 512  # the bound of a dimension that the model leaves open
 NAMES = ("batch", "time")  # of open first and second axes
 EXAMPLE = {"batch": 2, "time": 12}
+Kernel = Callable[..., Any]
 States = list[Tensor]
 Result = tuple[Tensor, Tensor, States]  # last output (B, H), all outputs (B, T, H), final states, each (B, H)
 
@@ -104,21 +105,22 @@ def whole_recurrent_layers() -> Iterator[None]:
     """While it lasts and a model is exported, Keras' kernels of recurrent layers are our operators, whole at any length."""
     replaced = {"lstm": _lstm, "gru": _gru, "bidirectional_lstm": _refuse_fused, "bidirectional_gru": _refuse_fused}
     originals = {name: getattr(backend, name) for name in replaced}
-
-    def choose(name: str) -> Any:
-        def kernel(*args: Any, **options: Any) -> Any:
-            function = replaced[name] if torch.compiler.is_exporting() else originals[name]
-            return function(*args, **options)
-
-        return kernel
-
-    for name in replaced:
-        setattr(backend, name, choose(name))
+    for name, ours in replaced.items():
+        setattr(backend, name, _exported_as(ours, originals[name]))
     try:
         yield
     finally:
         for name, original in originals.items():
             setattr(backend, name, original)
+
+
+def _exported_as(ours: Kernel, original: Kernel) -> Kernel:
+    """Ours while a model is exported, else Keras' own: what is compared with is computed by it."""
+
+    def kernel(*args: Any, **options: Any) -> Any:
+        return (ours if torch.compiler.is_exporting() else original)(*args, **options)
+
+    return kernel
 
 
 def _refuse_fused(*args: Any, **options: Any) -> Any:

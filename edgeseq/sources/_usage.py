@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from edgeseq.capture import CapturedModel, DynamicShapes, capture, tensors_of
 from edgeseq.reference import Case, Kind
@@ -38,11 +39,13 @@ def load(usages: Sequence[Usage], *, values: str) -> Loaded:
         usages: One a signature, in the order of the signatures.
         values: What is fed while measuring, in words; the shapes are added.
     """
-    signatures, programs, cases = [], {}, []
+    signatures: list[Signature] = []
+    programs: dict[str, ExportedProgram] = {}
+    cases: list[Case] = []
     for usage in usages:
         captured = capture(usage.module, usage.examples, usage.shapes, name=usage.name, by_name=usage.by_name)
-        signatures += captured.signatures
-        programs |= captured.programs
+        signatures.extend(captured.signatures)
+        programs.update(captured.programs)
         cases += reference_cases(usage, captured.signatures[0])
     fed = ", ".join(f"{key} {list(value.shape)}" for key, value in cases[-1].inputs.items())
     model = CapturedModel(signatures=tuple(signatures), programs=programs)

@@ -50,6 +50,7 @@ def load(path: Path) -> Loaded:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises anything on values that do not fit together
         raise RequestError(f"'{path}' cannot be loaded by Keras: {type(error).__name__}: {error}") from error
+    keras.config.disable_traceback_filtering()  # it puts words of its own before every error's
     with whole_recurrent_layers():
         return _usage.load([usage(model)], values="random values in the range that the model takes")
 

@@ -1,6 +1,7 @@
 """What `convert` takes: which source takes what, and what programs and run folders become."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class Recurrent(nn.Module):
         return y.mean(0)
 
 
-def exported(model: nn.Module, example: Tensor, axes: dict[int, object], path: Path) -> Path:
+def exported(model: nn.Module, example: Tensor, axes: Mapping[int, object], path: Path) -> Path:
     torch.export.save(torch.export.export(model.eval(), (example,), dynamic_shapes=(axes,)), path)
     return path
 
@@ -126,7 +127,7 @@ def test_atens_lstm_is_computed_by_ours(batch_first: bool, bias: bool) -> None:
     x, states = torch.randn(2, 2, 5), (torch.randn(4, 2, 3), torch.randn(4, 2, 3))
     expected, (hn, cn) = layer(x, states)
 
-    result = whole_lstm(x, states, layer._flat_weights, bias, 2, 0.0, False, True, batch_first)
+    result = whole_lstm(x, states, list(layer.parameters()), bias, 2, 0.0, False, True, batch_first)
 
     for actual, wanted in zip(result, (expected, hn, cn), strict=True):
         torch.testing.assert_close(actual, wanted)
@@ -138,7 +139,7 @@ def test_atens_gru_is_computed_by_ours() -> None:
     x, state = torch.randn(4, 2, 5), torch.randn(4, 2, 3)
     expected = layer(x, state)
 
-    result = whole_gru(x, state, layer._flat_weights, False, 2, 0.0, False, True, False)
+    result = whole_gru(x, state, list(layer.parameters()), False, 2, 0.0, False, True, False)
 
     for actual, wanted in zip(result, expected, strict=True):
         torch.testing.assert_close(actual, wanted)

@@ -41,7 +41,7 @@ def load(path: Path) -> Loaded:
         shapes=shapes,
         draw=draw,
         unseen=_drawing.unseen_sizes(shapes),
-        bench=example | _drawing.single(shapes),
+        bench={**example, **_drawing.single(shapes)},
     )
     return _usage.load([usage], values="random values in the range that the program takes")
 

@@ -70,7 +70,7 @@ def usage(model: Any) -> Usage:
         shapes=shapes,
         draw=draw,
         unseen=_drawing.unseen_sizes(shapes),
-        bench=example | _drawing.single(shapes),
+        bench={**example, **_drawing.single(shapes)},
     )
 
 
@@ -104,7 +104,12 @@ def _table_rows(model: Any) -> int | None:
 @contextmanager
 def whole_recurrent_layers() -> Iterator[None]:
     """While it lasts and a model is exported, Keras' kernels of recurrent layers are our operators, whole at any length."""
-    replaced = {"lstm": _lstm, "gru": _gru, "bidirectional_lstm": _refuse_fused, "bidirectional_gru": _refuse_fused}
+    replaced: dict[str, Kernel] = {
+        "lstm": _lstm,
+        "gru": _gru,
+        "bidirectional_lstm": _refuse_fused,
+        "bidirectional_gru": _refuse_fused,
+    }
     originals = {name: getattr(backend, name) for name in replaced}
     for name, ours in replaced.items():
         setattr(backend, name, _exported_as(ours, originals[name]))

@@ -18,7 +18,10 @@ LEAST_WEIGHTS = 256  # smaller tensors (biases, norms) stay float32: they weigh 
 COMPUTED_IN_INTEGERS = ["Conv", "Gather", "LSTM", "MatMul"]  # not Attention, which onnxruntime mistakes for its own
 FLOAT_ONLY = ("GRU", "RNN")  # onnxruntime 1.32 has no integer kernel for them
 CHANNEL_AXES = {"MatMul": -1, "Gemm": 0, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
-"""The axis of a weight whose entries share no sum. (Gemm weights come transposed from nn.Linear; a recurrent layer's are (directions, gates, inputs); a table's rows are its tokens.)"""
+"""The axis of a weight whose entries share no sum.
+
+Gemm weights come transposed from nn.Linear; a recurrent layer's are (directions, gates, inputs); a table's rows are tokens.
+"""
 
 
 class OnnxQuantizer(Quantizer):

@@ -27,10 +27,10 @@ class Attention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
 
     def forward(self, x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
-        heads = [
+        q, k, v = (
             layer(z).view(z.shape[0], z.shape[1], HEADS, -1).transpose(1, 2)
             for layer, z in ((self.q, x), (self.k, y), (self.v, y))
-        ]
+        )
         seen = valid > 0  # (B, S)
         masks = {
             "none": None,
@@ -39,7 +39,7 @@ class Attention(nn.Module):
             "boolean": seen[:, None, None, :],
             "every query": seen[:, None, None, :].expand(-1, 1, x.shape[1], -1),
         }
-        joined = F.scaled_dot_product_attention(*heads, attn_mask=masks[self.mask], is_causal=self.mask == "causal")
+        joined = F.scaled_dot_product_attention(q, k, v, attn_mask=masks[self.mask], is_causal=self.mask == "causal")
         return joined.transpose(1, 2).flatten(2) + 0 * valid.sum()
 
 

@@ -65,7 +65,7 @@ def _parts(value: ir.Value) -> tuple[ir.Value | None, ...]:
     """What was put side by side to give `value`, or `value` alone."""
     node = value.producer()
     is_row = node is not None and node.op_type == "Concat" and node.attributes["axis"].as_int() == -1
-    return node.inputs if node is not None and is_row else (value,)
+    return tuple(node.inputs) if node is not None and is_row else (value,)
 
 
 RULES = (SumBeforeNorm.rule(), *SumOfProducts.rule().commute(), *SumOfBiasedProducts.rule().commute())

@@ -39,7 +39,7 @@ def lstm(
 def _layer(directions: Directions) -> Layer:
     """w_ih, w_hh, b_ih, b_hh of each direction -> the layer."""
     width = array(directions[0][1]).shape[1]
-    factor = np.repeat(np.float32([1, 1, 2, 1]), width)  # of the gates: g's product is doubled
+    factor = np.repeat(np.array([1, 1, 2, 1], np.float32), width)  # of the gates: g's product is doubled
     inputs = np.concatenate([array(w_ih) * factor[:, None] for w_ih, *_ in directions])
     bias = np.concatenate([(array(b_ih) + array(b_hh)) * factor for _, _, b_ih, b_hh in directions])
     recurrent = [constant(array(w_hh) * factor[:, None], name=w_hh.name) for _, w_hh, _, _ in directions]

@@ -35,7 +35,7 @@ def _signature(signature: Signature, inspection: Inspection) -> Iterator[str]:
     yield f"signature {signature.name}"
     rows = inspection.contents.table_rows
     for spec in signature.inputs:
-        state = ", a state" if spec.name in signature.states else ""
+        state = ", a state" if spec.name in signature.state_inputs else ""
         table = f", chooses among {rows[spec.name]:,} rows" if spec.name in rows else ""
         yield f"  in   {_tensor(spec)}{state}{table}"
     for spec in signature.outputs:

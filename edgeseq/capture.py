@@ -166,7 +166,8 @@ def _exported(model: nn.Module, call: Call) -> tuple[ExportedProgram, tuple[str,
             program = torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
     except Exception as error:  # torch.export raises what the model's own code raises, besides many types of its own
         raise UnsupportedError(f"torch.export refuses the model: {explained(error)}{_advice(error, model)}") from error
-    return program, call.output_names + wrapped.returned.names[len(call.output_names) :]
+    found = wrapped.returned.names
+    return program, (*call.output_names[: len(found)], *found[len(call.output_names) :])
 
 
 def tensors_of(result: Any) -> list[tuple[str, Tensor]]:

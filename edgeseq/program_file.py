@@ -18,6 +18,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import PT2ArchiveWriter
 
+from edgeseq import operators
 from edgeseq.errors import RequestError
 from edgeseq.program_text import checked_program
 
@@ -36,6 +37,7 @@ def read(path: Path) -> ExportedProgram:
     Raises:
         RequestError: It is no such file, it is damaged, or it holds what could run code.
     """
+    operators.load_all()
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as clean:
             _rewrite(archive, clean, path.name)

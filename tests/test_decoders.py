@@ -18,7 +18,7 @@ from edgeseq.capture import Call, CapturedModel, capture_calls
 from edgeseq.devices import runtimes
 from edgeseq.errors import RequestError, UnsupportedError
 from edgeseq.models.gpt import GPT, GPTSpec
-from edgeseq.operators.cache import cached_attention, causal_mask
+from edgeseq.operators.cached_attention import cached_attention, causal_mask
 from edgeseq.quantize import Scheme
 from edgeseq.reference import Case, Reference
 from edgeseq.signature import Run, Tensors

@@ -91,7 +91,7 @@ def test_our_own_broken_import_stays_a_traceback(plugins: ModuleType) -> None:
 def test_the_folders_of_the_package_list_their_plug_ins() -> None:
     assert converters.names() == ("coreml", "onnx", "tflite")
     assert {"bert", "bilstm", "transformer_encoder"} <= set(models.names())
-    assert {"coreml", "coreml_evaluator", "litert", "onnxruntime", "pytorch"} == set(runtimes.names())
+    assert {"coreml", "coreml_evaluator", "litert", "onnxruntime", "pytorch", "tensorflow"} == set(runtimes.names())
 
 
 def test_exit_codes_are_those_of_the_contract() -> None:

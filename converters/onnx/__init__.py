@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from edgeseq import lookup, onnx_file
+from edgeseq import lookup, onnx_file, operators
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
 from edgeseq.converters.onnx import _recurrence, attention, metadata, products
@@ -103,6 +103,7 @@ def own_operators() -> Mapping[Any, Callable[..., Any]]:
     """Our operators, each with its file's function in onnxscript."""
     package = sys.modules[__name__]
     names = lookup.names(package, "LOWERING")
+    operators.load_all()
     return {getattr(torch.ops.edgeseq, name).default: lookup.get(package, name, "LOWERING") for name in names}
 
 

@@ -11,7 +11,7 @@ END = 2**31 - 1
 
 
 def lower_cached_attention(query: Any, key: Any, value: Any, keys: Any, values: Any, mask: Any) -> Any:
-    """Called by torch's exporter; the arguments are those of `edgeseq.operators.cache.cached_attention`."""
+    """Called by torch's exporter; the arguments are those of `edgeseq.operators.cached_attention.cached_attention`."""
     query = op.Mul(query, op.Constant(value_float=float(query.shape[3]) ** -0.5))
     scores = op.Concat(op.MatMul(query, _swapped(key)), op.MatMul(query, _swapped(keys)), axis=-1)  # (B, H, T, T + S)
     weights = op.Softmax(op.Add(scores, mask), axis=-1)

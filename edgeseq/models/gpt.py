@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseq.capture import Call
-from edgeseq.operators.cache import cached_attention, causal_mask
+from edgeseq.operators.cached_attention import cached_attention, causal_mask
 from edgeseq.signature import Dim, State
 
 MAX_BATCH = 64  # of an exported decoder

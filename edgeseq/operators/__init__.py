@@ -1,8 +1,10 @@
 """Operators that stay one node from the PyTorch model to the phone, with batch and time symbolic.
 
-One file a layer, ending with its `LAYER`.
+One file an operator; that of a recurrent layer ends with its `LAYER`.
 """
 
+import importlib
+import pkgutil
 import sys
 from typing import TYPE_CHECKING, cast
 
@@ -11,7 +13,7 @@ from edgeseq import lookup
 if TYPE_CHECKING:
     from edgeseq.operators.layers import RecurrentLayer
 
-__all__ = ["get", "names"]
+__all__ = ["get", "load_all", "names"]
 
 
 def names() -> tuple[str, ...]:
@@ -22,3 +24,9 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> "RecurrentLayer":
     """The layer of that name."""
     return cast("RecurrentLayer", lookup.get(sys.modules[__name__], name, "LAYER"))
+
+
+def load_all() -> None:
+    """Make every `edgeseq::` operator known to torch, which a program that holds one asks for when it is read."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")

@@ -31,6 +31,8 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.recurrent
+	$(BIN)/python -m tests.benchmarks.encoders
+	$(BIN)/python -m tests.benchmarks.decoders
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Capture: an `nn.Module` becomes one torch.export program with symbolic batch and length.
+"""Capture: an `nn.Module` becomes torch.export programs, one a call, with symbolic batch and length.
 
 Every model goes this way, ours or the user's; the converters lower nothing else. Recurrent layers are kept whole first.
 """

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FORMATS = ("onnx", "tflite", "coreml")
 SCHEMES = ("fp32", "fp16", "dynamic_wi8_afp32")
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+FILE_OPTIONS = ("against", "range", "tolerance", "second-engine")  # of verify, for a model file
+RUN_OPTIONS = ("memory-limit", "time-limit")  # for a run folder, whose stages they bound
 
 EPILOG = """\
 exit codes: 0 passed, 1 a gate failed or work failed, 2 the request was wrong, 4 it could not be checked here
@@ -93,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--tolerance", metavar="E", type=float, help="largest error, of outputs of order 1 or less")
     verify.add_argument("--second-engine", action="store_true", help="run a TFLite file in TensorFlow as well")
+    _add_limits(verify)
     report = _verb(verbs, "report", "write a run folder's report anew and print its table", _report)
     report.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
     report.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
@@ -100,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("folder", metavar="RUN", type=Path, help="a run folder")
     bench.add_argument("--runs", metavar="N", type=int, default=200, help="counted inferences a process (default: 200)")
     bench.add_argument("--rounds", metavar="N", type=int, default=2, help="processes an artifact (default: 2)")
+    _add_limits(bench)
 
     inspect = _verb(verbs, "inspect", "say what a model file holds and what can run it, without running it", _inspect)
     inspect.add_argument("artifact", metavar="ARTIFACT", type=Path, help="a model file, or an artifact's folder")
@@ -153,12 +157,24 @@ def _convert(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from edgeseq import inspection, pipeline
 
-    if inspection.is_model(options.folder):
+    is_file = inspection.is_model(options.folder)
+    _refuse_given(options, RUN_OPTIONS if is_file else FILE_OPTIONS, "a run folder" if is_file else "a model file")
+    if is_file:
         return _check_file(options)
-
+    limits = _limits(options)
     with _watcher() as watcher:
-        report = pipeline.verify(options.folder, watcher)
+        report = pipeline.verify(options.folder, watcher, limits)
     return _conclude(report, options.folder, options)
+
+
+def _refuse_given(options: argparse.Namespace, names: Sequence[str], kind: str) -> None:
+    """Refuse options that would do nothing, since they are for another kind of thing than what was given."""
+    values = {f"--{name}": getattr(options, name.replace("-", "_")) for name in names}
+    given = [name for name, value in values.items() if value is not None and value is not False and value != []]
+    if given:
+        raise RequestError(
+            f"{', '.join(given)} cannot be used with '{options.folder}', which is not {kind}; leave it out, or give {kind}"
+        )
 
 
 def _check_file(options: argparse.Namespace) -> int:
@@ -191,8 +207,9 @@ def _bench(options: argparse.Namespace) -> int:
     if options.runs < 1 or options.rounds < 1:
         raise RequestError(f"--runs and --rounds must be at least 1, not {options.runs} and {options.rounds}")
     measuring = Measuring(rounds=options.rounds, protocol=Protocol(runs=options.runs, min_runs=min(options.runs, 20)))
+    limits = _limits(options)
     with _watcher() as watcher:
-        report = pipeline.bench(options.folder, measuring, watcher)
+        report = pipeline.bench(options.folder, measuring, watcher, limits)
     return _conclude(report, options.folder, options)
 
 

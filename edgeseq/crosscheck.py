@@ -4,14 +4,14 @@ For CI on machines without Apple hardware, and for files that came from elsewher
 stronger, since PyTorch itself answered there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edgeseq import inspection
+from edgeseq import inspection, lookup
 from edgeseq.devices import runtimes
 from edgeseq.devices.runtimes import Runtime, Session
 from edgeseq.difference import Difference, judged, measured
@@ -47,6 +47,8 @@ class Report:
 
     file: str
     engine: str
+    signature: str  # the one that was run
+    not_run: tuple[str, ...]  # the other signatures of the file
     trials: tuple[Mapping[str, tuple[int, ...]], ...]  # shapes of the inputs of each
     outputs: Mapping[str, str]  # name -> type and shape in the last trial
     not_finite: int  # values of all outputs that are NaN or infinite
@@ -72,7 +74,7 @@ def check(
     tolerance: float | None = None,
     second_engine: bool = False,
 ) -> Report:
-    """Run a model file on random inputs at several lengths and batches, and compare.
+    """Run a model file's first signature on random inputs at several lengths and batches, and compare.
 
     Args:
         file: The file to check.
@@ -82,7 +84,7 @@ def check(
         second_engine: Also run the file in a second engine of its format.
 
     Raises:
-        RequestError: The files do not take the same inputs.
+        RequestError: The files do not take the same inputs, or a range is of none of them.
         UnavailableError: No engine runs a file here.
     """
     file, _ = inspection.artifact_file(file)
@@ -90,6 +92,7 @@ def check(
     other = load(against) if against else None
     if other:
         _require_same_inputs(mine, other)
+    _require_inputs(mine, ranges or {})
     signatures = [loaded.signatures for loaded in (mine, other) if loaded]
     rows = {**(other.table_rows if other else {}), **mine.table_rows}
     fed = trials([s[0] for s in signatures], rows, ranges or {})
@@ -108,6 +111,8 @@ def check(
     return Report(
         file=str(file),
         engine=mine.engine,
+        signature=mine.signatures[0].name,
+        not_run=tuple(signature.name for signature in mine.signatures[1:]),
         trials=tuple({key: value.shape for key, value in trial.inputs.items()} for trial in fed),
         outputs={key: f"{value.dtype}{list(value.shape)}" for key, value in results[-1].items()},
         not_finite=sum(
@@ -118,9 +123,15 @@ def check(
 
 
 def load(file: Path, runtime: Runtime | None = None) -> Loaded:
-    """The file in an engine; None: the one that runs its format here."""
+    """The file in an engine; None: the one that runs its format here.
+
+    Raises:
+        RequestError: The file says by no signature what it is fed.
+    """
     path, artifact = inspection.artifact_file(file)
     contents = inspection.read(path)
+    if not contents.signatures:
+        raise RequestError(f"'{path}' has no signature, which names its inputs; write it again with one")
     runtime = runtime or runtimes.for_format(inspection.format_of(path))
     return Loaded(
         name=path.name,
@@ -141,14 +152,14 @@ def run(loaded: Loaded, fed: Sequence[Trial]) -> list[dict[str, np.ndarray]]:
     signature = loaded.signatures[0]
     results = []
     for trial in fed:
-        inputs = {spec.name: trial.inputs[spec.name].astype(spec.dtype) for spec in signature.inputs}
         try:
+            inputs = {spec.name: trial.inputs[spec.name].astype(spec.dtype) for spec in signature.inputs}
             outputs = loaded.session.run(inputs, signature.name)
         except EdgeseqError:
             raise
         except Exception as error:  # engines have types of their own
-            shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in inputs.items())
-            reason = str(error).strip().splitlines()[0]
+            shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in trial.inputs.items())
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise RequestError(
                 f"{loaded.engine} refuses '{loaded.name}' with {shapes}: {reason}; if a value is the reason, name its range "
                 "by --range INPUT=LOW:HIGH"
@@ -184,6 +195,13 @@ def parsed_ranges(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
         if not name or found[name][0] > found[name][1]:
             raise RequestError(f"--range '{text}' is no range; write INPUT=LOW:HIGH with LOW at most HIGH")
     return found
+
+
+def _require_inputs(loaded: Loaded, names: Iterable[str]) -> None:
+    known = [spec.name for spec in loaded.signatures[0].inputs]
+    for name in names:
+        if name not in known:
+            raise lookup.unknown("input", name, known)
 
 
 def _require_same_inputs(a: Loaded, b: Loaded) -> None:

@@ -73,7 +73,7 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def amount(count: float) -> str:
-    """Bytes as a user may write them: 4.00GB."""
+    """Bytes as a user may write them, in three digits: 4GB, 1.23GB."""
     unit, factor = next(((u, f) for u, f in reversed(UNITS.items()) if count >= f), ("KB", UNITS["KB"]))
     return f"{count / factor:.3g}{unit}"
 

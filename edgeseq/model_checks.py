@@ -14,6 +14,17 @@ FLOAT = torch.float32
 INPUTS = (torch.float32, torch.int32, torch.int64, torch.bool)  # the types that every format has as inputs
 LISTED = 5  # layers named at most
 ALLOWED_INFINITE = "buffer"  # masks of attention are infinite by intent
+# What torch.export says -> what it means for the model's author. The first that fits is shown.
+ADVICE: Mapping[str, str] = {
+    "Could not extract specialized integer from data-dependent": (
+        "a size depends on the values of a tensor; mask what is not wanted instead of selecting the rest"
+    ),
+    "data-dependent": (
+        "the model's path depends on the values of a tensor; use torch.where for a choice of values, torch.cond for a choice "
+        "of computations, or leave the choice to the app"
+    ),
+    "Constraints violated": "a dimension that is called dynamic is fixed, or bounded more tightly, by the model",
+}
 
 
 def require_convertible(model: nn.Module, examples: Mapping[str, Tensor]) -> None:
@@ -40,19 +51,6 @@ def explained(error: Exception) -> str:
     return first
 
 
-# What torch.export says -> what it means for the model's author. The first that fits is shown.
-ADVICE: Mapping[str, str] = {
-    "Could not extract specialized integer from data-dependent": (
-        "a size depends on the values of a tensor; mask what is not wanted instead of selecting the rest"
-    ),
-    "data-dependent": (
-        "the model's path depends on the values of a tensor; use torch.where for a choice of values, torch.cond for a choice "
-        "of computations, or leave the choice to the app"
-    ),
-    "Constraints violated": "a dimension that is called dynamic is fixed, or bounded more tightly, by the model",
-}
-
-
 def _check_inputs(examples: Mapping[str, Tensor]) -> None:
     for name, value in examples.items():
         if value.dtype not in INPUTS:
@@ -70,7 +68,7 @@ def _check_types(weights: list[tuple[str, str, Tensor]]) -> None:
         types = ", ".join(sorted({_name(value.dtype) for _, value in wrong}))
         raise UnsupportedError(
             f"{len(wrong)} weight(s) of the model are {types}, the first is '{wrong[0][0]}'; files are made from float32 and "
-            "then quantized: call model.float() in get_model(), and ask for --scheme fp16"
+            "then quantized: call model.float() before it is exported, and ask for --scheme fp16"
         )
 
 

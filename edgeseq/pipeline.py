@@ -49,19 +49,22 @@ def convert(
     return carry_out(stages, root, watcher, title=title, request=request, limits=limits)
 
 
-def verify(root: Path, watcher: Watcher) -> Report:
+def verify(root: Path, watcher: Watcher, limits: Limits | None = None) -> Report:
     """Run every artifact of a run folder again and compare it with its reference."""
     request, found = run_folder.opened(root)
     stages = [replace(stage, is_kept=False) for stage in plans.parity_stages(run_folder.formats_by_model(found))]
-    return carry_out(stages, root, watcher, title=request["title"], request=request["request"], given=found)
+    return carry_out(
+        stages, root, watcher, title=request["title"], request=request["request"], given=found, limits=limits
+    )
 
 
-def bench(root: Path, measuring: Measuring, watcher: Watcher) -> Report:
+def bench(root: Path, measuring: Measuring, watcher: Watcher, limits: Limits | None = None) -> Report:
     """Measure every artifact of a run folder again."""
     request, found = run_folder.opened(root)
     stage = plans.measurement_stage(run_folder.formats_by_model(found), measuring, has_teacher="teacher" in found)
+    stages = [replace(stage, is_kept=False)]
     return carry_out(
-        [replace(stage, is_kept=False)], root, watcher, title=request["title"], request=request["request"], given=found
+        stages, root, watcher, title=request["title"], request=request["request"], given=found, limits=limits
     )
 
 

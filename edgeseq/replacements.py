@@ -46,8 +46,6 @@ REPLACEMENTS: Mapping[str, str] = {
     "aten.remainder": "x - floor(x / y) * y",
     "aten.fmod": "x - trunc(x / y) * y",
     "aten._embedding_bag": "an embedding and a mean over its rows",
-    "aten.rnn_tanh": "nn.LSTM or nn.GRU",
-    "aten.rnn_relu": "nn.LSTM or nn.GRU",
 }
 
 

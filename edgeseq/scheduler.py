@@ -72,10 +72,9 @@ def run(
     Raises:
         EdgeseqError: What the first failing stage raised; the others are stopped. What is finished stays.
     """
-    limits = limits or Limits.of_machine()
+    listener = _Listener(limits=limits or Limits.of_machine())
     done = {name: stage for name, stage in given.items() if name not in {s.name for s in stages}}
     running: dict[str, _Running] = {}
-    events: queue.Queue[Event] = queue.Queue()
     pending = list(in_order(stages, after=done))
     try:
         while pending or running:
@@ -86,7 +85,7 @@ def run(
                     done[stage.name] = earlier
                     watcher.reused(stage)
                 elif _fits(stage, running):
-                    running[stage.name] = _start(stage, key, root, done, events)
+                    running[stage.name] = _start(stage, key, root, done, listener.events)
                     watcher.started(stage)
                 elif stage.threads is None:
                     break  # it waits for all cores: nothing behind it may take one
@@ -94,7 +93,7 @@ def run(
                     continue
                 pending.remove(stage)
             if running:
-                _handle(_next_event(events, running, limits), running, done, root, watcher)
+                _handle(listener.next_event(running), running, done, root, watcher)
     finally:
         for left in running.values():
             _kill(left.process)
@@ -152,34 +151,48 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _listen(name: str, stream: Any, events: "queue.Queue[Event]") -> None:
-    with stream:
-        for line in stream:
-            events.put((name, json.loads(line)))
-    events.put((name, None))
+    """Hand over every message of a stage; the last is always None, even after a line that its end cut short."""
+    try:
+        with stream, contextlib.suppress(ValueError):
+            for line in stream:
+                events.put((name, json.loads(line)))
+    finally:
+        events.put((name, None))
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
+    """Wait for a stage's process, and end what it started and left behind."""
     assert process.stdin is not None
     process.stdin.close()
     process.wait()
+    _kill(process)
 
 
-def _next_event(events: "queue.Queue[Event]", running: Mapping[str, _Running], limits: Limits) -> Event:
-    """Wait for a stage to say something, looking meanwhile at what each of them uses."""
-    next_look = time.monotonic()
-    while True:
-        if time.monotonic() >= next_look:
-            for job in running.values():
-                _check(job, limits)
-            next_look = time.monotonic() + LOOK_S
-        try:
-            return events.get(timeout=max(next_look - time.monotonic(), 0.001))
-        except queue.Empty:
-            continue
+@dataclass(kw_only=True)
+class _Listener:
+    """Waits for a stage to say something, looking now and then at what each of them uses."""
+
+    events: "queue.Queue[Event]" = field(default_factory=queue.Queue)
+    limits: Limits
+    next_look: float = 0.0
+
+    def next_event(self, running: Mapping[str, _Running]) -> Event:
+        while True:
+            if time.monotonic() >= self.next_look:
+                for job in running.values():
+                    _check(job, self.limits)
+                self.next_look = time.monotonic() + LOOK_S
+            try:
+                return self.events.get(timeout=max(self.next_look - time.monotonic(), 0.001))
+            except queue.Empty:
+                continue
 
 
 def _check(job: _Running, limits: Limits) -> None:
     """Refuse a stage that uses more than it may; `run` then stops all of them."""
+    if job.process.poll() is not None:
+        _kill(job.process)  # what it started may outlive it, and keep its pipe open
+        return
     used = (resident_bytes(job.process.pid) or 0) if limits.memory_bytes is not None else 0
     if limits.memory_bytes is not None and used > limits.memory_bytes:
         raise ConversionError(

@@ -74,7 +74,7 @@ class Stream:
             given here is the first, which spares an engine that prepares itself anew at each growth (LiteRT) some time.
 
     Raises:
-        RequestError: A dimension of a state has no size.
+        RequestError: A dimension of a state has no size, or one beyond what the signature allows.
     """
 
     def __init__(self, run: Run, signatures: Iterable[Signature], sizes: Mapping[str, int]):
@@ -85,6 +85,7 @@ class Stream:
         self.positions: dict[str, np.ndarray] = {}  # rows in use of each sequence, int32, by the input that takes them
         self._plans = {name: _Plan.of(signature) for name, signature in self.signatures.items()}
         for signature in self.signatures.values():
+            _check_bounds(signature, sizes)
             for state in signature.states:
                 if state.axis is not None:
                     dim = signature.input(state.input).shape[state.axis]
@@ -107,8 +108,11 @@ class Stream:
         outputs = self.call({**inputs, **positions}, signature)
         for state in plan.replaced:
             self.states[state.input] = outputs.pop(state.output)
+        added: dict[str, int] = {}
         for cache in plan.caches:
-            self._append(cache, [outputs.pop(state.output) for state in cache.states])
+            added[cache.position] = self._append(cache, [outputs.pop(state.output) for state in cache.states])
+        for position, count in added.items():  # once, though caches along several axes may share it
+            self.positions[position] = self.positions[position] + np.int32(count)
         return outputs
 
     def choose(self, rows: Sequence[int]) -> None:
@@ -129,22 +133,22 @@ class Stream:
     def recall(self) -> None:
         """Bring `states` up to date where an engine keeps them itself; called before they are read on the host."""
 
-    def _append(self, cache: "_Caches", new: Sequence[np.ndarray]) -> None:
-        """Write the rows of each sequence where its own rows in use end."""
+    def _append(self, cache: "_Caches", new: Sequence[np.ndarray]) -> int:
+        """Write the rows of each sequence where its own rows in use end; how many they are."""
         starts, count = self.positions[cache.position].tolist(), new[0].shape[cache.axis]
-        self.positions[cache.position] = self.positions[cache.position] + np.int32(count)
         before = (slice(None),) * cache.axis
         if min(starts) == max(starts):
             index = (*before, slice(starts[0], starts[0] + count))
             for state, rows in zip(cache.states, new, strict=True):
                 self.write(state.input, index, rows)
-            return
+            return count
         for state, rows in zip(cache.states, new, strict=True):
             batch = self._batch_axes()[state.input]
             for row, start in enumerate(starts):
                 of_row: list[int | slice] = [*before, slice(start, start + count)]
                 of_row[batch] = slice(row, row + 1)
                 self.write(state.input, tuple(of_row), rows.take([row], batch))
+        return count
 
     def _make_room(self, signature: Signature, cache: "_Caches", inputs: Tensors) -> None:
         """Enlarge caches to the next step of capacity that the new rows fit into."""
@@ -180,3 +184,12 @@ class Stream:
         if unknown:
             raise RequestError(f"a stream of signature '{signature.name}' needs the size of {', '.join(unknown)}")
         return np.zeros([size if isinstance(size, int) else self.sizes[size] for size in spec.shape], spec.dtype)
+
+
+def _check_bounds(signature: Signature, sizes: Mapping[str, int]) -> None:
+    for dim in signature.dims:
+        if not dim.min <= sizes.get(dim.name, dim.min) <= dim.max:
+            raise RequestError(
+                f"a stream of signature '{signature.name}' was given the size {sizes[dim.name]} of {dim.name}, which goes "
+                f"from {dim.min} to {dim.max}"
+            )

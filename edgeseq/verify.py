@@ -84,7 +84,7 @@ class ParityReport:
         return not self.failures
 
     def save(self, path: Path) -> None:
-        """Write as JSON; infinities as null."""
+        """Write as JSON; infinities and NaN as words."""
         data = asdict(self) | {"passed": self.passed, "failures": list(self.failures)}
         path.write_text(json.dumps(finite(data), indent=1))
 

@@ -45,9 +45,7 @@ def main() -> None:
     try:
         getattr(importlib.import_module(module), function)(job)
     except EdgeseqError as error:
-        print(
-            json.dumps({"error": str(error), "exit_code": error.exit_code, "type": type(error).__name__}), file=messages
-        )
+        print(json.dumps({"error": str(error), "type": type(error).__name__}), file=messages)
     except Exception as error:  # reported to the parent, which decides what the user sees; the log has the traceback
         traceback.print_exc()
         print(json.dumps({"crash": f"{type(error).__name__}: {error}"}), file=messages)

@@ -3,7 +3,7 @@
 import shutil
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -61,12 +61,7 @@ def _integer_weights(source: Path, scheme: Scheme) -> Any:
     for function in program.functions.values():
         for operation in list(function.operations):
             value = operation.outputs[0].val if operation.op_type == "const" else None
-            if (
-                isinstance(value, np.ndarray)
-                and value.dtype == np.float32
-                and value.ndim > 1
-                and value.size >= MIN_WEIGHTS
-            ):
+            if _is_matrix(value):
                 with function:
                     compressed = _compressed(operation, value, scheme)
                 function.replace_uses_of_var_after_op(
@@ -75,7 +70,7 @@ def _integer_weights(source: Path, scheme: Scheme) -> Any:
     return _model(program, description, target)
 
 
-def _is_matrix(value: Any) -> bool:
+def _is_matrix(value: Any) -> TypeGuard[np.ndarray]:
     is_float = isinstance(value, np.ndarray) and value.dtype == np.float32
     return is_float and value.ndim > 1 and value.size >= MIN_WEIGHTS
 

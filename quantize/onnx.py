@@ -1,8 +1,8 @@
 """Quantization of ONNX files: onnxruntime's for dynamic activations; weights alone are stored small and widened again."""
 
-import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +10,9 @@ import onnx_ir as ir
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from edgeseq import onnx_file
+from edgeseq.artifact import companion
 from edgeseq.quantize import Quantizer, Scheme
+from edgeseq.quantize._errors_only import errors_only
 from edgeseq.quantize._tied_table import share_tables
 
 PRODUCTS = ("Gemm", "MatMul")
@@ -47,18 +49,22 @@ class OnnxQuantizer(Quantizer):
 
 def dynamic_int8(source: Path, target: Path) -> None:
     """Weights int8 by output channel, activations uint8 with ranges found at each call."""
-    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises on the root logger to preprocess, which was done
-    model = ir.load(source)
+    model = onnx_file.load(source)
     done = share_tables(model, symmetric_int8)
-    quantize_dynamic(
-        ir.to_proto(model),
-        target,
-        op_types_to_quantize=COMPUTED_IN_INTEGERS,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        nodes_to_exclude=done,
-    )
-    rewrite_weights(target, target, as_int8, only=FLOAT_ONLY)
+    with TemporaryDirectory() as folder:
+        shared, quantized = Path(folder, "shared.onnx"), Path(folder, "quantized.onnx")
+        onnx_file.save(model, shared)
+        with errors_only():  # onnxruntime advises to preprocess, which was done
+            quantize_dynamic(
+                shared,
+                quantized,
+                op_types_to_quantize=COMPUTED_IN_INTEGERS,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                nodes_to_exclude=done,
+                use_external_data_format=companion(shared).exists(),
+            )
+        rewrite_weights(quantized, target, as_int8, only=FLOAT_ONLY)
 
 
 Encode = Callable[[ir.Value], tuple[ir.Value, list[ir.Node]]]  # a weight -> the input that replaces it, and its nodes

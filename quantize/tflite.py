@@ -1,12 +1,12 @@
 """TFLite under a scheme: AI Edge Quantizer on the float32 file."""
 
-import logging
 from pathlib import Path
 
 from ai_edge_quantizer import qtyping, quantizer
 
 from edgeseq.errors import ConversionError
 from edgeseq.quantize import Quantizer
+from edgeseq.quantize._errors_only import errors_only
 from edgeseq.quantize.scheme import Scheme
 
 
@@ -22,9 +22,9 @@ class TFLiteQuantizer(Quantizer):
         "dynamic_wi4b32_afp32",
     )
 
+    @errors_only()  # it warns of every weight that signatures share, as they should
     def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
         """Write the float32 artifact at `source` to `target` under `scheme`."""
-        logging.getLogger().setLevel(logging.ERROR)  # it warns of every weight that signatures share, as they should
         work = quantizer.Quantizer(bytearray(source.read_bytes()))
         work.update_quantization_recipe(
             regex=".*",

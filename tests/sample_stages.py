@@ -90,3 +90,13 @@ def touch_and_wait(job: Job) -> None:
     while not Path(job.settings["other"]).exists():
         assert time.monotonic() < deadline, "the other stage never ran beside this one"
         time.sleep(0.01)
+
+
+def abandon(job: Job) -> None:
+    """End without a word, and leave a process behind that has everything open that this one had."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    Path(job.settings["child"]).write_text(str(child))
+    os._exit(3)

@@ -18,7 +18,7 @@ def table() -> str:
         lines.append(f"| {format} | {schemes} | {', '.join(engines(format))} |")
     built_in = ", ".join(f"`{name}`" for name in models.names())
     return (
-        "\n".join([*lines, "", f"Architectures that come with it: {built_in}. Any other is captured from your script."])
+        "\n".join([*lines, "", f"Architectures that come with it: {built_in}. Any other comes from what you convert."])
         + "\n"
     )
 

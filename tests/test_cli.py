@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from edgeseq import cli, pipeline
 from edgeseq.artifact import Artifact
 from edgeseq.errors import RequestError
+from edgeseq.limits import Limits
+from edgeseq.sources import _script
 from edgeseq.steps import source as steps
 from edgeseq.worker import Job
 
@@ -260,6 +263,7 @@ def shapes(body: str) -> str:
             "script 'mymodel.py' raised ModuleNotFoundError: No module named 'nothing_of_this_name' (line 1 of ",
         ),
         ("x = 1\nraise ValueError('no luck')", "script 'mymodel.py' raised ValueError: no luck (line 2 of "),
+        ("import sys\nsys.exit(3)", "script 'mymodel.py' raised SystemExit: 3 (line 2 of "),
         ("def f(:", "script 'mymodel.py' raised SyntaxError: "),
         (
             SCRIPT.replace("return nn.Linear(4, 3)", "return 1 / 0"),
@@ -274,7 +278,7 @@ def shapes(body: str) -> str:
             "get_model() must return a torch.nn.Module, not NoneType",
         ),
         (SCRIPT.replace("torch.randn(2, 4),", "[1.0, 2.0],"), "get_args() must give tensors, but 'input' is list"),
-        (SCRIPT.replace("(2, 4)", "(0, 4)"), "get_args() gives 'input' the shape [0, 4], which holds no value"),
+        (SCRIPT.replace("(2, 4)", "(0, 4)"), "the example of input 'input' has shape [0, 4], which holds no value"),
         (SCRIPT.replace("(2, 4)", "(2, 5)"), "torch.export refuses the model: "),
         (shapes('{"inptu": {0: "batch"}}'), "there is no input 'inptu'; did you mean 'input'? known: input"),
         (
@@ -321,6 +325,20 @@ def test_error_of_a_script_is_one_line_and_leaves_no_artifact(edgeseq: CommandLi
     assert "one" in answer.line
     assert answer.code == 2
     assert leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("dim", "bounds"),
+    [
+        (torch.export.Dim("time", max=1000), (1, 1000)),
+        (torch.export.Dim("time"), (1, 512)),
+        (torch.export.Dim("time", min=600), (600, 1200)),
+    ],
+)
+def test_bounds_of_torchs_dimensions_are_kept(dim: object, bounds: tuple[int, int]) -> None:
+    found = _script.dynamic_shapes({"x": {0: dim}}, {"x": torch.ones(700, 2)})["x"][0]
+
+    assert (found.min, found.max) == bounds
 
 
 # A run folder.
@@ -377,6 +395,37 @@ def test_command_that_cannot_be_read_exits_with_2(arguments: list[str], capsys: 
 
     assert caught.value.code == 2
     assert "edgeseq" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--against", "other.onnx"), ("--range", "x=0:3"), ("--tolerance", "0"), ("--range", "x=0:3", "--second-engine")],
+)
+def test_options_for_a_model_file_are_refused_for_a_run_folder(edgeseq: CommandLine, options: tuple[str, ...]) -> None:
+    answer = edgeseq("verify", "out", *options)
+
+    assert answer.line.startswith(", ".join(option for option in options if option.startswith("--")))
+    assert "cannot be used with 'out', which is not a model file" in answer.line
+    assert answer.code == 2
+
+
+def test_limits_are_refused_for_a_model_file(edgeseq: CommandLine) -> None:
+    answer = edgeseq("verify", "mine.onnx", "--memory-limit", "4GB")
+
+    assert "--memory-limit cannot be used with 'mine.onnx', which is not a run folder" in answer.line
+    assert answer.code == 2
+
+
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_limits_reach_what_runs_again(edgeseq: CommandLine, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    def told(*arguments: object) -> object:
+        raise RequestError(f"limits: {arguments[-1]}")
+
+    monkeypatch.setattr(pipeline, verb, told)
+
+    answer = edgeseq(verb, "out", "--memory-limit", "4GB", "--time-limit", "90s")
+
+    assert answer.line == f"limits: {Limits(memory_bytes=4_000_000_000, time_s=90.0)}"
 
 
 def test_converted_model_is_verified_and_refused_once_a_byte_of_it_changed(edgeseq: CommandLine) -> None:

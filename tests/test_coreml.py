@@ -179,6 +179,21 @@ def test_core_ml_itself_says_where_it_runs(artifacts: dict[str, Artifact]) -> No
         runtime.load(artifacts["lstm"].path, artifacts["lstm"].signatures, threads=1)
 
 
+def test_core_ml_compiles_a_package_once_for_all_its_signatures(
+    artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Core ML itself: a stand-in counts what it is asked to compile."""
+    compiled: list[str] = []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("coremltools.models.MLModel", lambda path, **_: compiled.append(path))
+    artifact = artifacts["lstm"]
+    step = artifact.signature().case("step", {"time": 1})
+
+    runtimes.get("coreml").load(artifact.path, (step, artifact.signature()), threads=1)
+
+    assert compiled == [str(artifact.path)]
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "causal attention": lambda x: functional.scaled_dot_product_attention(x, x, x, is_causal=True),
     "infinite triangular mask": lambda x: (

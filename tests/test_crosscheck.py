@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,12 +20,14 @@ if not all(find_spec(needed) for needed in ("onnx", "ai_edge_litert", "coremltoo
 
 from edgeseq import cli, converters, crosscheck, quantize
 from edgeseq.artifact import Artifact
-from edgeseq.capture import capture
+from edgeseq.capture import Call, capture, capture_calls
+from edgeseq.devices.runtimes import Session
 from edgeseq.errors import RequestError, UnavailableError
 from edgeseq.inspection import NO_BOUND, random_inputs
 from edgeseq.quantize import Scheme
 from edgeseq.quiet_stderr import logged
-from edgeseq.signature import Dim, Signature, TensorSpec
+from edgeseq.report.crosscheck import render
+from edgeseq.signature import Dim, Signature, Tensors, TensorSpec
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning", "ignore::FutureWarning")
@@ -136,6 +139,56 @@ def test_other_inputs_are_refused(artifacts: dict[str, Artifact], tmp_path: Path
 def test_a_value_that_the_model_cannot_take_says_how_to_name_a_range(artifacts: dict[str, Artifact]) -> None:
     with pytest.raises(RequestError, match=r"onnxruntime .* refuses 'tiny.onnx' with tokens .*--range INPUT=LOW:HIGH"):
         crosscheck.check(artifacts["onnx"].path, ranges={"tokens": (5000, 6000)})
+
+
+def test_a_range_of_an_unknown_input_is_refused(artifacts: dict[str, Artifact]) -> None:
+    with pytest.raises(RequestError, match="there is no input 'token'; did you mean 'tokens'"):
+        crosscheck.check(artifacts["onnx"].path, ranges={"token": (0, 3)})
+
+
+def test_signatures_that_are_not_run_are_named(tmp_path: Path) -> None:
+    shapes = {"x": {0: Dim(name="batch", min=1, max=8)}}
+    call = Call(name="prefill", examples={"x": torch.rand(2, 3)}, dynamic_shapes=shapes, cases={"step": {"batch": 1}})
+    artifact = converters.convert(capture_calls(nn.Linear(3, 2), [call]), "tflite", tmp_path, model="two")
+
+    report = crosscheck.check(artifact.path)
+
+    assert (report.signature, report.not_run) == ("step", ("prefill",))
+    assert "signature step; not run: prefill" in render(report)
+
+
+def test_a_file_without_signatures_is_refused(alone: Callable[[str], Path]) -> None:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    file = alone("tflite")
+    model = flatbuffer_utils.read_model(str(file))
+    model.signatureDefs = []
+    flatbuffer_utils.write_model(model, str(file))
+
+    with pytest.raises(RequestError, match="has no signature, which names its inputs"):
+        crosscheck.check(file)
+
+
+@pytest.mark.parametrize(("error", "reason"), [(ValueError(), "ValueError"), (ValueError("no\nmore"), "no;")])
+def test_an_engine_that_fails_is_quoted(artifacts: dict[str, Artifact], error: Exception, reason: str) -> None:
+    class Failing(Session):
+        def run(self, inputs: Tensors, signature: str = "forward") -> dict[str, np.ndarray]:
+            raise error
+
+    loaded = replace(crosscheck.load(artifacts["onnx"].path), session=Failing())
+    trial = random_inputs.Trial(inputs={"tokens": np.ones((1, 2), np.int32)})
+
+    with pytest.raises(RequestError, match=rf"refuses 'tiny\.onnx' with tokens \[1, 2\]: {reason}"):
+        crosscheck.run(loaded, [trial])
+
+
+def test_a_type_that_numpy_lacks_is_refused_in_words(artifacts: dict[str, Artifact]) -> None:
+    loaded = crosscheck.load(artifacts["onnx"].path)
+    odd = Signature(inputs=(TensorSpec(name="tokens", dtype="?x", shape=(1,)),), outputs=())
+    trial = random_inputs.Trial(inputs={"tokens": np.ones(1, np.int32)})
+
+    with pytest.raises(RequestError, match=r"refuses 'tiny\.onnx' with tokens"):
+        crosscheck.run(replace(loaded, signatures=(odd,)), [trial])
 
 
 def test_a_format_without_a_second_engine_says_so(artifacts: dict[str, Artifact]) -> None:

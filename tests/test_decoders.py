@@ -1,6 +1,7 @@
 """Decoders: prefill and step of one capture, with a cache, equal the whole sequence and transformers' GPT-2 in each format."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from edgeseq.models.gpt import GPT, GPTSpec
 from edgeseq.operators.cached_attention import cached_attention, causal_mask
 from edgeseq.quantize import Scheme
 from edgeseq.reference import Case, Reference
-from edgeseq.signature import Run, Tensors
+from edgeseq.signature import Run, Signature, State, Tensors, TensorSpec
 from edgeseq.stream import CAPACITY_STEP, Stream
 from edgeseq.tasks.generation import beam_search, greedy, token_agreement
 from edgeseq.verify import verify
@@ -251,6 +252,16 @@ def test_a_beam_that_has_ended_says_nothing_else() -> None:
     assert score == pytest.approx(np.log(0.4))
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_tokens_cannot_be_asked_for(count: int) -> None:
+    stream, prompt = FixedOdds([0.45, 0.15, 0.4]), np.zeros((1, 1), np.int32)
+
+    with pytest.raises(RequestError, match=f"{count} tokens cannot be generated"):
+        greedy(stream, prompt, count)
+    with pytest.raises(RequestError, match=f"{count} tokens cannot be generated"):
+        beam_search(stream, prompt, count, n_beams=3)
+
+
 def test_two_streams_of_one_session_do_not_mix(model: GPT, artifacts: dict[str, Artifact]) -> None:
     artifact, runtime = artifacts["tflite"], runtimes.for_format("tflite")
     session = runtime.load(artifact.path, artifact.signatures, threads=1)
@@ -352,6 +363,36 @@ def test_a_cache_that_is_given_its_capacity_does_not_grow(captured: CapturedMode
     stream.run({"tokens": np.zeros((2, 3), np.int32)}, "prefill")
 
     assert {state.shape[2] for state in stream.states.values()} == {SPEC.max_length}
+
+
+def test_a_capacity_beyond_the_last_position_is_refused(captured: CapturedModel, program: Run) -> None:
+    with pytest.raises(RequestError, match="was given the size 81 of capacity, which goes from 1 to 80"):
+        Stream(program, captured.signatures, {"batch": 2, "capacity": SPEC.max_length + 1})
+
+
+def test_caches_along_two_axes_share_one_position() -> None:
+    """One cache has its rows along axis 1, the other along axis 2."""
+    shapes: dict[str, tuple[int | str, ...]] = {"x": ("batch", "time", 3), "rows": ("batch", "capacity", 3)}
+    shapes |= {"columns": ("batch", 3, "capacity"), "new_columns": ("batch", 3, "time")}
+    specs = {name: TensorSpec(name=name, dtype="float32", shape=shape) for name, shape in shapes.items()}
+    position = TensorSpec(name="position", dtype="int32", shape=("batch",))
+    signature = Signature(
+        inputs=(specs["x"], position, specs["rows"], specs["columns"]),
+        outputs=(replace(specs["x"], name="new_rows"), specs["new_columns"]),
+        states=(
+            State(input="rows", output="new_rows", axis=1, position="position"),
+            State(input="columns", output="new_columns", axis=2, position="position"),
+        ),
+    )
+    stream = Stream(lambda i, _: {"new_rows": i["x"], "new_columns": i["x"].swapaxes(1, 2)}, [signature], {"batch": 1})
+    x = np.arange(1, 22, dtype=np.float32).reshape(1, 7, 3)
+
+    for chunk in np.split(x, [4, 5], axis=1):
+        stream.run({"x": chunk}, "forward")
+
+    assert stream.positions["position"].tolist() == [7]
+    np.testing.assert_array_equal(stream.states["rows"][:, :7], x)
+    np.testing.assert_array_equal(stream.states["columns"][:, :, :7], x.swapaxes(1, 2))
 
 
 class TwoWays(nn.Module):

@@ -13,6 +13,8 @@ from edgeseq import cli, converters, sources
 from edgeseq.devices import runtimes
 from edgeseq.errors import RequestError
 from edgeseq.sources import Loaded
+from edgeseq.sources.hugging_face import inputs
+from edgeseq.sources.hugging_face.families import FAMILIES
 from tests import pretrained
 
 SIZES = ((1, 4), (2, 13), (4, 30))  # batch and length; the capture saw 2 and 12
@@ -112,6 +114,18 @@ def test_positions_after_the_padding_bound_the_length(loaded: Any) -> None:
     (signature,) = loaded("RobertaForSequenceClassification").captured.signatures
 
     assert signature.dims[1].max == 64 - 2
+
+
+@pytest.mark.parametrize("padding", [None, -1])
+def test_tokens_without_a_padding_are_tokens(padding: int | None) -> None:
+    """Some configurations say by -1 that there is none."""
+    config = pretrained.build("BertModel").config
+    config.pad_token_id = padding
+    feeds = inputs.of(config, FAMILIES["bert"])
+
+    drawn = feeds.draw({"batch": 3, "time": 9}, np.random.default_rng(0))["input_ids"]
+
+    assert 0 <= drawn.min() < drawn.max() < config.vocab_size
 
 
 def test_its_cases_have_padding_and_sizes_that_the_capture_never_saw(loaded: Any) -> None:

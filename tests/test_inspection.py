@@ -1,5 +1,6 @@
 """What `inspect` says of a file is what engines and the formats' own readers say of it."""
 
+import contextlib
 import json
 import os
 import re
@@ -24,9 +25,10 @@ from edgeseq import cli, converters, quantize
 from edgeseq.artifact import Artifact
 from edgeseq.capture import capture
 from edgeseq.errors import RequestError
-from edgeseq.inspection import Inspection, format_of, inspect, onnx
+from edgeseq.inspection import Contents, Inspection, Stored, coreml, format_of, inspect, onnx
 from edgeseq.inspection.delegates import Delegate, Rule
 from edgeseq.inspection.operator import Operand, Operator
+from edgeseq.report.inspection import render
 from edgeseq.signature import Dim, TensorSpec
 from tests import tiny
 
@@ -273,6 +275,31 @@ def test_a_file_that_is_none_is_refused(name: str, content: bytes, message: str,
 
     with pytest.raises(RequestError, match=message):
         inspect(tmp_path / name)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_tflite_file_with_changed_bytes_is_read_or_refused(seed: int, alone: Callable[[str], Path]) -> None:
+    file = alone("tflite")
+    data, rng = bytearray(file.read_bytes()), np.random.default_rng(seed)
+    for place in rng.integers(8, len(data), 40):
+        data[place] = rng.integers(256)
+    file.write_bytes(data)
+
+    with contextlib.suppress(RequestError):
+        inspect(file)
+
+
+def test_constants_without_bytes_are_shown() -> None:
+    stored = (Stored(layer="empty", dtype="float32", size_bytes=0),)
+    contents = Contents(signatures=(), operators=(), stored=stored, requires=())
+    found = Inspection(path=Path("m"), format="onnx", size_bytes=1, scheme=None, contents=contents, shares=())
+
+    assert "0.0 %  empty" in render(found)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float8e4m3fn", 8), ("float8e5m2", 8), ("uint4", 4), ("int32", 32)])
+def test_bits_of_core_mls_types(dtype: str, bits: int) -> None:
+    assert coreml._bits(dtype) == bits
 
 
 def test_a_folder_that_is_no_package_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ os.environ["KERAS_BACKEND"] = "torch"  # read when Keras is imported
 keras = pytest.importorskip("keras")
 layers = keras.layers
 
-HAS_GRU = hasattr(torch.ops.edgeseq, "gru")
 SHAPES = ((1, 4), (3, 7), (2, 40))  # batch and length; the capture saw 2 and 12
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras and torch.export warn of their own parts
 
@@ -47,12 +46,9 @@ MODELS: dict[str, Callable[[], Any]] = {
         layers.Bidirectional(layers.LSTM(4), merge_mode="sum"),
         layers.Dense(3),
     ),
+    "gru": lambda: tokens(layers.GRU(5, return_sequences=True), layers.Bidirectional(layers.GRU(4)), layers.Dense(3)),
     "attention": attention,
 }
-if HAS_GRU:
-    MODELS["gru"] = lambda: tokens(
-        layers.GRU(5, return_sequences=True), layers.Bidirectional(layers.GRU(4)), layers.Dense(3)
-    )
 
 
 def build(name: str) -> Any:
@@ -182,6 +178,29 @@ def test_file_that_could_run_code_is_refused(saved: Path, old: str, new: str, me
 
 def test_what_it_was_trained_with_is_not_read(saved: Path) -> None:
     check(edited(saved, lambda text: json.dumps(json.loads(text) | {"compile_config": {"class_name": "Mine"}})))
+
+
+def test_what_a_part_was_trained_with_is_checked(tmp_path: Path) -> None:
+    """Keras builds it, whatever it is told about the whole."""
+    inner = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
+    keras.Sequential([keras.Input((8,), name="x"), inner]).save(tmp_path / "nested.keras")
+
+    def trained(text: str) -> str:
+        config = json.loads(text)
+        part = next(layer for layer in config["config"]["layers"] if layer["class_name"] == "Sequential")
+        part["compile_config"] = {"optimizer": {"module": "os", "class_name": "system", "config": {}}}
+        return json.dumps(config)
+
+    check(tmp_path / "nested.keras")
+    with pytest.raises(RequestError, match=r"would have Keras build 'os\.system', which could run code"):
+        check(edited(tmp_path / "nested.keras", trained))
+
+
+def test_model_without_the_shape_of_its_inputs_is_refused(tmp_path: Path) -> None:
+    keras.Sequential([layers.Dense(3)]).save(tmp_path / "mine.keras")
+
+    with pytest.raises(RequestError, match="does not know the shape of its inputs; begin it with"):
+        sources.get("keras").load(tmp_path / "mine.keras", "mine")
 
 
 @pytest.mark.parametrize("kept", [0, 100, -20])

@@ -246,6 +246,7 @@ def test_weights_too_large_for_an_onnx_file_lie_beside_it(tmp_path: Path, monkey
     monkeypatch.setattr(onnx_file.save, "__kwdefaults__", {"most": 1000})
     split = tiny.to_onnx(tmp_path / "split")
     half = quantize.quantize(split, Scheme.parse("fp16"), tmp_path / "half")
+    int8 = quantize.quantize(split, Scheme.parse("dynamic_wi8_afp32"), tmp_path / "int8")
     tokens = {"tokens": np.random.default_rng(0).integers(0, tiny.VOCABULARY, (2, 9), dtype=np.int32)}
 
     def logits(made: artifact.Artifact) -> np.ndarray:
@@ -256,6 +257,8 @@ def test_weights_too_large_for_an_onnx_file_lie_beside_it(tmp_path: Path, monkey
     assert split.size_bytes == split.path.stat().st_size + artifact.companion(split.path).stat().st_size
     np.testing.assert_array_equal(logits(split), logits(whole))
     np.testing.assert_allclose(logits(half), logits(whole), atol=1e-2)
+    np.testing.assert_allclose(logits(int8), logits(whole), atol=2e-2)
+    assert artifact.companion(int8.path).stat().st_size < artifact.companion(split.path).stat().st_size / 2
     assert isinstance(ir.load(split.path).graph.initializers["model.embedding.weight"].const_value, ir.ExternalTensor)
 
 

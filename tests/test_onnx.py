@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgeseq import converters, models
 from edgeseq.capture import capture
+from edgeseq.converters.onnx import attention
 from edgeseq.devices import runtimes
 from edgeseq.signature import Dim
 
@@ -133,3 +134,12 @@ def test_the_operator_set_is_no_newer_than_the_model_needs(name: str, opset: int
     path = converted(model, {"tokens": torch.ones(2, 5, dtype=torch.int64)}, {"tokens": tokens}, tmp_path)
 
     assert ir.load(path).opset_imports == {"": opset}
+
+
+def test_masks_are_looked_for_where_there_is_attention_only() -> None:
+    constant = ir.node("Constant", [], {"value_float": 1.0})
+    graph = ir.Graph([], constant.outputs, nodes=[constant], opset_imports={"": 23})
+
+    attention.give_masks_every_query(ir.Model(graph, ir_version=10))
+
+    assert list(graph) == [constant]

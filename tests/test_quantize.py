@@ -1,5 +1,6 @@
 """The words of quantization, and the ONNX schemes: sizes, and errors within half a step."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,18 @@ def test_quantized_artifact_names_its_parent_and_scheme(artifacts: dict[str, Art
 
 def test_quantization_leaves_its_input_as_it_was(artifacts: dict[str, Artifact]) -> None:
     assert Artifact.load(artifacts["fp32"].path.parent) == artifacts["fp32"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_quantization_leaves_the_root_logger_as_it_was(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floating = converters.convert(tiny.captured(tiny.model()), format, tmp_path / "fp32", model="m")
+    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
+
+    quantize.quantize(floating, Scheme.parse("dynamic_wi8_afp32"), tmp_path / "int8")
+
+    assert logging.getLogger().level == logging.DEBUG
 
 
 @pytest.mark.parametrize("scheme", ["fp16", "dynamic_wi8_afp32", "weight_only_wi8_afp32"])

@@ -16,12 +16,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from edgeseq import converters, operators, quantize
 from edgeseq.artifact import Artifact
-from edgeseq.capture import DynamicShapes, capture
+from edgeseq.capture import Call, DynamicShapes, capture, capture_calls
 from edgeseq.devices import runtimes
 from edgeseq.errors import UnsupportedError
 from edgeseq.operators.layers import exported, weights
 from edgeseq.quantize import Scheme
-from edgeseq.signature import Dim
+from edgeseq.signature import Dim, State
 from tests.benchmarks.recurrent import COUNTERS
 
 FORMATS = converters.names()
@@ -322,6 +322,40 @@ def test_a_sequence_in_chunks_equals_the_whole(format: str, tmp_path: Path) -> N
     joined = [torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)]
     carried_on = [last if carried else all_ for last, all_, carried in zip(chunks[-1], joined, is_state, strict=True)]
     assert_equal([value.numpy() for value in carried_on], whole)
+
+
+class Continued(nn.Module):
+    """An LSTM that goes on from its states (B, 1, H)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(WIDTH, HIDDEN, batch_first=True)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        y, state = self.lstm(x, (h.transpose(0, 1), c.transpose(0, 1)))
+        return y, *(part.transpose(0, 1) for part in state)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_stream_takes_chunks_of_different_lengths(format: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Continued().eval()
+    state = torch.zeros(2, 1, HIDDEN)
+    call = Call(
+        examples={"x": torch.randn(2, 6, WIDTH), "h": state, "c": state},
+        dynamic_shapes={"x": {0: BATCH, 1: TIME}, "h": {0: BATCH}, "c": {0: BATCH}},
+        output_names=("y", "new_h", "new_c"),
+        states=(State(input="h", output="new_h"), State(input="c", output="new_c")),
+    )
+    artifact = converters.convert(capture_calls(model, [call]), format, tmp_path, model="continued")
+    runtime, x = runtimes.for_format(format), torch.randn(1, 15, WIDTH)
+    session = runtime.load(artifact.path, artifact.signatures, threads=1)
+    stream = runtime.stream(session, artifact.signatures, {"batch": 1})
+
+    chunks = np.split(x.numpy(), [5, 8, 11, 12, 14], axis=1)
+    parts = [stream.run({"x": chunk}, "forward")["y"] for chunk in chunks]
+
+    assert_equal([np.concatenate(parts, axis=1)], (model.lstm(x)[0],))
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -1,8 +1,9 @@
 """What `convert` takes: which source takes what, and what programs and run folders become."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,22 +14,22 @@ from edgeseq import cli, converters, sources
 from edgeseq.capture import CapturedModel
 from edgeseq.devices import runtimes
 from edgeseq.errors import RequestError
-from edgeseq.sources import Loaded
-from edgeseq.sources._recurrent import whole_gru, whole_lstm
+from edgeseq.sources import Loaded, _drawing
+from edgeseq.sources._recurrent import whole_gru, whole_lstm, whole_rnn_relu, whole_rnn_tanh
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.export warns of its own parts
 
 
 class Recurrent(nn.Module):
-    """Time first, without biases: x (B, T, 6) -> (B, 8)."""
+    """Time first, without biases: x (B, T, 6) -> (B, widths of both directions)."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Callable[..., nn.Module], **options: Any) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(6, 4, 2, bidirectional=True, bias=False)
+        self.layer = kind(6, 4, 2, bidirectional=True, bias=False, **options)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, _ = self.lstm(x.transpose(0, 1))
+        y: Tensor = self.layer(x.transpose(0, 1))[0]
         return y.mean(0)
 
 
@@ -100,16 +101,39 @@ def test_exported_program_is_captured_with_its_dimensions(tmp_path: Path) -> Non
     assert_converted(loaded, "tflite", tmp_path / "out")
 
 
-def test_lstm_of_an_exported_program_stays_whole(tmp_path: Path) -> None:
-    path = exported(Recurrent(), torch.randn(2, 7, 6), {0: torch.export.Dim("batch", max=8)}, tmp_path / "m.pt2")
+@pytest.mark.parametrize(
+    ("kind", "options", "operator"),
+    [
+        (nn.LSTM, {}, "lstm"),
+        (nn.LSTM, {"proj_size": 3}, "lstm"),
+        (nn.GRU, {}, "gru"),
+        (nn.RNN, {}, "rnn"),
+        (nn.RNN, {"nonlinearity": "relu"}, "rnn"),
+    ],
+)
+def test_recurrent_layer_of_an_exported_program_stays_whole(
+    kind: Callable[..., nn.Module], options: Mapping[str, Any], operator: str, tmp_path: Path
+) -> None:
+    model = Recurrent(kind, **options)
+    path = exported(model, torch.randn(2, 7, 6), {0: torch.export.Dim("batch", max=8)}, tmp_path / "m.pt2")
 
     loaded = load(path)
 
     (program,) = loaded.captured.programs.values()
-    targets = [node.target for node in program.graph.nodes]
-    assert torch.ops.edgeseq.lstm.default in targets
-    assert torch.ops.aten.lstm.input not in targets
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert called.count(f"edgeseq.{operator}.default") == 1
+    assert not any(name.startswith(("aten.lstm", "aten.gru", "aten.rnn")) for name in called)
     assert_converted(loaded, "tflite", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("high", "bound"), [(1000, 1000), (None, 1200)])
+def test_bounds_of_a_program_are_kept(high: int | None, bound: int, tmp_path: Path) -> None:
+    axes = {0: torch.export.Dim("batch", min=600, max=high)}
+    path = exported(nn.Linear(4, 3), torch.ones(700, 4), axes, tmp_path / "m.pt2")
+
+    loaded = load(path)
+
+    assert [(dim.min, dim.max) for dim in loaded.captured.signatures[0].dims] == [(600, bound)]
 
 
 def test_program_whose_sizes_follow_from_each_other_is_refused(tmp_path: Path) -> None:
@@ -122,9 +146,10 @@ def test_program_whose_sizes_follow_from_each_other_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_atens_lstm_is_computed_by_ours(batch_first: bool, bias: bool) -> None:
-    layer = nn.LSTM(5, 3, 2, bidirectional=True, batch_first=batch_first, bias=bias)
-    x, states = torch.randn(2, 2, 5), (torch.randn(4, 2, 3), torch.randn(4, 2, 3))
+@pytest.mark.parametrize("projection", [0, 2])
+def test_atens_lstm_is_computed_by_ours(batch_first: bool, bias: bool, projection: int) -> None:
+    layer = nn.LSTM(5, 3, 2, bidirectional=True, batch_first=batch_first, bias=bias, proj_size=projection)
+    x, states = torch.randn(2, 2, 5), (torch.randn(4, 2, projection or 3), torch.randn(4, 2, 3))
     expected, (hn, cn) = layer(x, states)
 
     result = whole_lstm(x, states, list(layer.parameters()), bias, 2, 0.0, False, True, batch_first)
@@ -133,16 +158,29 @@ def test_atens_lstm_is_computed_by_ours(batch_first: bool, bias: bool) -> None:
         torch.testing.assert_close(actual, wanted)
 
 
-@pytest.mark.skipif(not hasattr(torch.ops.edgeseq, "gru"), reason="edgeseq::gru is not there")
-def test_atens_gru_is_computed_by_ours() -> None:
-    layer = nn.GRU(5, 3, 2, bidirectional=True, bias=False)
+@pytest.mark.parametrize(
+    ("layer", "ours"),
+    [
+        (nn.GRU(5, 3, 2, bidirectional=True, bias=False), whole_gru),
+        (nn.RNN(5, 3, 2, bidirectional=True, bias=False), whole_rnn_tanh),
+        (nn.RNN(5, 3, 2, bidirectional=True, bias=False, nonlinearity="relu"), whole_rnn_relu),
+    ],
+)
+def test_atens_layers_of_one_state_are_computed_by_ours(layer: nn.Module, ours: Callable[..., Any]) -> None:
     x, state = torch.randn(4, 2, 5), torch.randn(4, 2, 3)
     expected = layer(x, state)
 
-    result = whole_gru(x, state, list(layer.parameters()), False, 2, 0.0, False, True, False)
+    result = ours(x, state, list(layer.parameters()), False, 2, 0.0, False, True, False)
 
     for actual, wanted in zip(result, expected, strict=True):
         torch.testing.assert_close(actual, wanted)
+
+
+@pytest.mark.parametrize("example", [torch.tensor(True), torch.tensor(3), torch.tensor(0.5)])
+def test_a_scalar_is_drawn_like_its_example(example: Tensor) -> None:
+    drawn = _drawing.like({"x": example}, {})({}, np.random.default_rng(0))["x"]
+
+    assert (drawn.shape, drawn.dtype) == (example.shape, example.dtype)
 
 
 # Run folders.

@@ -1,8 +1,10 @@
 """Stages run once, in processes of their own, whole or not at all, and go on after any kind of end."""
 
 import fcntl
+import io
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeseq import run_folder, scheduler
+from edgeseq import limits, run_folder, scheduler
 from edgeseq.artifact import file_sha256, tree_files
 from edgeseq.errors import ConversionError, EdgeseqError, GateError, RequestError, UnavailableError
 from edgeseq.stages import PARTIAL, RECORD, Done, Stage, cores, exclusive, find_done, in_order, key_of, recorded
@@ -250,6 +252,37 @@ def test_silent_death_of_a_stage_is_reported_with_signal_and_last_words(root: Pa
 def test_silent_end_of_a_stage_is_reported_with_its_exit_code(root: Path) -> None:
     with pytest.raises(ConversionError, match="stage 'bad' ended with exit code 3 "):
         run(root, stage("bad", "leave"))
+
+
+def test_what_a_dead_stage_left_behind_is_stopped(root: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(ConversionError, match="stage 'bad' ended with exit code 3 "):
+        run(root, stage("bad", "abandon", child=str(tmp_path / "child")))
+
+    assert time.monotonic() - began < PATIENCE_S
+    child = int((tmp_path / "child").read_text())
+    while limits.resident_bytes(child):  # None once it is gone, 0 until init has noticed
+        assert time.monotonic() - began < PATIENCE_S, "the child outlived its stage"
+        time.sleep(0.05)
+
+
+def test_message_that_is_cut_short_ends_the_listening(root: Path) -> None:
+    events: queue.Queue[scheduler.Event] = queue.Queue()
+
+    scheduler._listen("top", io.StringIO('{"progress": [1, 2, "half"]}\n{"fini'), events)
+
+    assert [events.get(timeout=1) for _ in range(2)] == [("top", {"progress": [1, 2, "half"]}), ("top", None)]
+
+
+def test_messages_do_not_make_the_scheduler_look_more_often(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    monkeypatch.setattr(scheduler, "_check", lambda job, limits: looks.append(job))
+    monkeypatch.setattr(scheduler, "LOOK_S", 60.0)
+
+    run(root, *DIAMOND)
+
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize("function", ["refuse", "crash", "die", "leave"])

@@ -1,6 +1,7 @@
 """Core ML: an .mlpackage for iPhones and Macs, written by coremltools on any machine.
 
-It needs iOS 16 or macOS 13. Batch and length are dynamic within the signature's bounds.
+In float32 it needs iOS 16 or macOS 13; `quantize/coreml.py` says which schemes need newer ones. Batch and length are
+dynamic within the signature's bounds.
 """
 
 from pathlib import Path

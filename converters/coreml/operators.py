@@ -1,6 +1,7 @@
 """Translations of ATen operators that coremltools 9.0 lacks, or gets wrong for symbolic sizes or boolean masks.
 
-Everything else is translated by coremltools' own torch.export front end.
+Our own operators have a file each, which ends with its `LOWERING`; everything else is translated by coremltools' own
+torch.export front end.
 """
 
 import math
@@ -237,5 +238,5 @@ def register() -> None:
     """Make coremltools' front end use these translations."""
     for kind, translation in TRANSLATIONS.items():
         REGISTRY.set_func_by_name(translation, kind)
-    for name in lookup.names(coreml, "LOWERING"):  # recurrent layers, one file each
+    for name in lookup.names(coreml, "LOWERING"):  # our own operators, one file each
         REGISTRY.set_func_by_name(lookup.get(coreml, name, "LOWERING"), f"edgeseq::{name}")

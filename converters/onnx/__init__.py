@@ -1,4 +1,4 @@
-"""ONNX: torch's exporter for the graph, our own lowering for recurrent layers, and onnxscript's folding."""
+"""ONNX: torch's exporter for the graph, our own lowerings for our operators and for attention, and onnxscript's folding."""
 
 import logging
 import sys
@@ -23,8 +23,8 @@ from edgeseq.converters.onnx import _recurrence, attention, metadata, products
 from edgeseq.errors import UnsupportedError
 from edgeseq.module_paths import lacking
 
-OPSET = 20  # the first with Gelu as one operator; onnxruntime 1.17 and its mobile builds run it
-OPSET_OF_ATTENTION = 23  # the first with Attention as one operator
+OPSET = 20  # the first with Gelu as one operator; torch writes it with IR 10, which onnxruntime reads from 1.18 on
+OPSET_OF_ATTENTION = 23  # the first with Attention as one operator; onnxruntime runs it from 1.23 on
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
 FUSIONS = RewriteRuleSet([*attention.RULES, *products.RULES])
 UNLIMITED = 2**31  # bytes of a constant that is folded: reordered weights are as large as the weights
@@ -76,8 +76,8 @@ def export(model: CapturedModel) -> ir.Model:
     signature, program = model.signature_of(name), model.programs[name]
     whole_attention = has_whole_attention(program)
     lowerings = {**own_operators(), **({SDPA: attention.lower_attention} if whole_attention else {})}
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for logger in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

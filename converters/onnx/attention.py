@@ -96,8 +96,9 @@ def give_masks_every_query(model: ir.Model) -> None:
     Where T is S, the rows are counted by the mask itself: then layers with the same mask repeat it once.
     """
     for node in model.graph:
-        mask = node.inputs[3] if node.op_type == "Attention" and len(node.inputs) > 3 else None
-        query = node.inputs[0]
+        if node.op_type != "Attention" or len(node.inputs) <= 3:
+            continue
+        query, mask = node.inputs[0], node.inputs[3]
         if mask is None or mask.shape is None or mask.shape[-2] != 1 or query is None or query.shape is None:
             continue
         counted, axis = (mask, -1) if mask.shape[-1] == query.shape[-2] else (query, query.shape.rank() - 2)

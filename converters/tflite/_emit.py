@@ -8,6 +8,7 @@ import sympy
 from torch.utils._sympy import functions as torch_sympy
 
 from edgeseq.converters.tflite._graph import (
+    BOOL,
     FLOAT32,
     INT32,
     Graph,
@@ -185,7 +186,10 @@ def _positions(graph: Graph, count: sympy.Expr) -> Value:
     for other in range(source.rank):
         if other != axis:
             source = slice_axis(graph, source, other, 0, 1)
-    zeros = unary(graph, "ZEROS_LIKE", reshape(graph, source, (count,)), options("ZerosLikeOptions"))
+    line = reshape(graph, source, (count,))
+    if line.dtype == BOOL:  # TFLite has no ZEROS_LIKE of booleans
+        line = cast(graph, line, INT32)
+    zeros = unary(graph, "ZEROS_LIKE", line, options("ZerosLikeOptions"))
     ones = binary(graph, "ADD", cast(graph, zeros, INT32), constant(1, INT32))
     settings = options("CumsumOptions", exclusive=True)
     return graph.op("CUMSUM", [ones, constant(0, INT32)], (count,), options=settings)

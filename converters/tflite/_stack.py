@@ -10,9 +10,9 @@ import numpy as np
 from edgeseq.converters.tflite import _emit
 from edgeseq.converters.tflite._emit import split
 from edgeseq.converters.tflite._graph import Graph, Value, constant
+from edgeseq.converters.tflite._recurrence import Layer, run_layer
 from edgeseq.converters.tflite._site import Site
 from edgeseq.converters.tflite.matmul import fully_connected
-from edgeseq.converters.tflite.recurrence import Layer, run_layer
 from edgeseq.errors import UnsupportedError
 
 Directions = Sequence[Sequence[Value]]  # the weights of each direction of a layer, in the operator's order

@@ -1,18 +1,19 @@
-"""Which lowering serves which operator: the overloads that are left of a program after its decomposition."""
+"""Which lowering serves which operator: the overloads that are left of a program after its decomposition.
+
+Our own operators have a file each, which ends with its `LOWERING`.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edgeseq import lookup
+from edgeseq.converters import tflite
 from edgeseq.converters.tflite import activations as a
 from edgeseq.converters.tflite import elementwise as e
 from edgeseq.converters.tflite import indexing as i
 from edgeseq.converters.tflite import matmul as m
 from edgeseq.converters.tflite import reduce as r
 from edgeseq.converters.tflite import shape as s
-from edgeseq.converters.tflite.cached_attention import cached_attention
-from edgeseq.converters.tflite.gru import gru
-from edgeseq.converters.tflite.lstm import lstm
-from edgeseq.converters.tflite.rnn import rnn
 
 Lowerings = Mapping[str, Callable[..., Any]]
 
@@ -195,11 +196,11 @@ _PRODUCTS: Lowerings = {
     "aten.bmm.default": m.product,
     "aten.matmul.default": m.product,
     "aten.convolution.default": m.convolution,
-    "edgeseq.cached_attention.default": cached_attention,
-    "edgeseq.lstm.default": lstm,
-    "edgeseq.gru.default": gru,
-    "edgeseq.rnn.default": rnn,
+}
+
+_OWN: Lowerings = {
+    f"edgeseq.{name}.default": lookup.get(tflite, name, "LOWERING") for name in lookup.names(tflite, "LOWERING")
 }
 
 BROADCASTING = frozenset(_BROADCASTING)
-LOWERINGS: Lowerings = {**_BROADCASTING, **_POINTWISE, **_SHAPES, **_REDUCTIONS, **_PRODUCTS}
+LOWERINGS: Lowerings = {**_BROADCASTING, **_POINTWISE, **_SHAPES, **_REDUCTIONS, **_PRODUCTS, **_OWN}

@@ -47,3 +47,6 @@ def _several_rows(
     scores = binary(graph, "ADD", batch_matmul(graph, query, swapped), mask)  # (B, H, T, T + S)
     weights = unary(graph, "SOFTMAX", scores, settings_of_softmax())
     return batch_matmul(graph, weights, concatenate(graph, [value, values], 2))
+
+
+LOWERING = cached_attention

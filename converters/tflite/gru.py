@@ -1,4 +1,4 @@
-"""`edgeseq::gru` for TFLite: what one step of a GRU computes; `recurrence.py` has the loops around it.
+"""`edgeseq::gru` for TFLite: what one step of a GRU computes; `_recurrence.py` has the loops around it.
 
 Letters: B batch, D directions (1 or 2), H hidden width, G = 3H gates in torch's order r, z, n.
 """
@@ -9,9 +9,9 @@ import numpy as np
 
 from edgeseq.converters.tflite._emit import binary, slice_axis, split, unary
 from edgeseq.converters.tflite._graph import Graph, Value, constant
+from edgeseq.converters.tflite._recurrence import Layer
 from edgeseq.converters.tflite._site import Site
 from edgeseq.converters.tflite._stack import Directions, array, input_half, products, run_stack
-from edgeseq.converters.tflite.recurrence import Layer
 
 
 def gru(
@@ -48,7 +48,7 @@ def _layer(directions: Directions) -> Layer:
         return [binary(graph, "ADD", n, binary(graph, "MUL", z, binary(graph, "SUB", h, n)))]
 
     weight, bias = input_half(directions, outer)
-    n_recurrent = sum(array(weight).size for weight in recurrent)
-    return Layer(
-        directions=len(directions), width=width, input_weight=weight, bias=bias, step=step, n_recurrent=n_recurrent
-    )
+    return Layer(directions=len(directions), width=width, input_weight=weight, bias=bias, step=step)
+
+
+LOWERING = gru

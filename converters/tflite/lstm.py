@@ -1,4 +1,4 @@
-"""`edgeseq::lstm` for TFLite: what one step of an LSTM computes; `recurrence.py` has the loops around it.
+"""`edgeseq::lstm` for TFLite: what one step of an LSTM computes; `_recurrence.py` has the loops around it.
 
 A step is one matrix product a direction, one LOGISTIC over all four gates, and a few sums and products: tanh(g) is
 2·sigmoid(2g) - 1, with the inner 2 in the weights.
@@ -12,10 +12,10 @@ import numpy as np
 
 from edgeseq.converters.tflite._emit import binary, scalar, split, unary
 from edgeseq.converters.tflite._graph import Graph, Value, constant
+from edgeseq.converters.tflite._projected_lstm import projected_lstm
+from edgeseq.converters.tflite._recurrence import Layer
 from edgeseq.converters.tflite._site import Site
 from edgeseq.converters.tflite._stack import Directions, array, products, run_stack
-from edgeseq.converters.tflite.projected_lstm import projected_lstm
-from edgeseq.converters.tflite.recurrence import Layer
 
 WEIGHTS_IF_PROJECTED = 5  # of a layer and direction
 
@@ -59,5 +59,7 @@ def _layer(directions: Directions) -> Layer:
         input_weight=constant(inputs, name=directions[0][0].name),
         bias=constant(bias, name=directions[0][2].name),
         step=step,
-        n_recurrent=sum(array(weight).size for weight in recurrent),
     )
+
+
+LOWERING = lstm

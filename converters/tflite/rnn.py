@@ -1,4 +1,4 @@
-"""`edgeseq::rnn` for TFLite: what one step of a plain recurrent network computes; `recurrence.py` has the loops.
+"""`edgeseq::rnn` for TFLite: what one step of a plain recurrent network computes; `_recurrence.py` has the loops.
 
 Letters: B batch, D directions (1 or 2), H hidden width.
 """
@@ -8,9 +8,9 @@ from functools import partial
 
 from edgeseq.converters.tflite._emit import binary, unary
 from edgeseq.converters.tflite._graph import Graph, Value
+from edgeseq.converters.tflite._recurrence import Layer
 from edgeseq.converters.tflite._site import Site
 from edgeseq.converters.tflite._stack import Directions, array, input_half, products, run_stack
-from edgeseq.converters.tflite.recurrence import Layer
 
 
 def rnn(
@@ -37,7 +37,7 @@ def _layer(directions: Directions, activation: str) -> Layer:
 
     weight, bias = input_half(directions, [array(b_ih) + array(b_hh) for _, _, b_ih, b_hh in directions])
     width = array(recurrent[0]).shape[1]
-    n_recurrent = sum(array(weight).size for weight in recurrent)
-    return Layer(
-        directions=len(directions), width=width, input_weight=weight, bias=bias, step=step, n_recurrent=n_recurrent
-    )
+    return Layer(directions=len(directions), width=width, input_weight=weight, bias=bias, step=step)
+
+
+LOWERING = rnn

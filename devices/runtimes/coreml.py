@@ -18,16 +18,16 @@ from edgeseq.signature import Signature, Tensors
 
 @dataclass(frozen=True, kw_only=True)
 class CoreMLSession:
-    """One compiled model per signature."""
+    """One compiled model, whose program serves every signature."""
 
-    models: Mapping[str, Any]  # coremltools' MLModel is not typed
+    model: Any  # coremltools' MLModel is not typed
     signatures: Mapping[str, Signature]
 
     def run(self, inputs: Tensors, signature: str = "forward") -> dict[str, np.ndarray]:
         """Outputs by name, in the signature's types: Core ML's own integers have 32 bits."""
         wanted = self.signatures[signature]
         wanted.check(inputs)
-        results = self.models[signature].predict(dict(inputs))
+        results = self.model.predict(dict(inputs))
         return {spec.name: np.asarray(results[spec.name], spec.dtype) for spec in wanted.outputs}
 
 
@@ -47,11 +47,9 @@ class CoreMLRuntime(Runtime):
             raise UnavailableError(
                 f"runtime 'coreml': {reason}; the runtime 'coreml_evaluator' checks outputs anywhere"
             )
-        several = len({s.program for s in signatures}) > 1
         with quietly():
-            load = import_module("coremltools.models").MLModel
-            models = {s.name: load(str(path), function_name=s.program if several else None) for s in signatures}
-        return CoreMLSession(models=models, signatures={signature.name: signature for signature in signatures})
+            model = import_module("coremltools.models").MLModel(str(path))
+        return CoreMLSession(model=model, signatures={signature.name: signature for signature in signatures})
 
 
 RUNTIME = CoreMLRuntime()

@@ -120,6 +120,10 @@ class _Runner:
             self._shapes = shapes
         return self.go_on(inputs)
 
+    def fits(self, inputs: Tensors) -> bool:
+        """Whether it is prepared for the shapes of these inputs."""
+        return all(value.shape == self._shapes[name] for name, value in inputs.items() if name in self._inputs)
+
     def go_on(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """One row, all other inputs being what they were."""
         for name, value in inputs.items():
@@ -148,8 +152,10 @@ class LiteRTStream(Stream):
             self.recall()
             return super().call(inputs, signature)
         if self._runner.kept_for is self:
-            replaced = {n: self.states[n] for n in self._primary.state_inputs if n not in self._caches}
-            return self._runner.go_on({**inputs, **replaced})
+            changed = {**inputs, **{n: self.states[n] for n in self._primary.state_inputs if n not in self._caches}}
+            if self._runner.fits(changed):
+                return self._runner.go_on(changed)
+            self.recall()  # the interpreter is prepared anew, which empties its input tensors
         outputs = super().call(inputs, signature)
         self._runner.kept_for = self
         return outputs

@@ -142,7 +142,8 @@ def inspect(path: Path) -> Inspection:
 def artifact_file(path: Path) -> tuple[Path, Artifact | None]:
     """The model file that a path means, and the artifact that describes it if it lies in an artifact's folder.
 
-    A changed file beside its record counts as one that stands alone.
+    Raises:
+        RequestError: There is no such file, or it is not the one that the record beside it describes.
     """
     if (path / RECORD).is_file():
         artifact = Artifact.load(path)

@@ -20,7 +20,16 @@ SYSTEMS = {
     10: "iOS 26, macOS 26",
 }  # fmt: skip
 FEATURES = {65568: "float32", 65600: "float64", 65552: "float16", 131104: "int32", 131080: "int8"}  # ArrayDataType
-BITS = {"float16": 16, "float32": 32, "float64": 64, "bfloat16": 16, "bool": 8, "string": 0}
+BITS = {
+    "float16": 16,
+    "float32": 32,
+    "float64": 64,
+    "bfloat16": 16,
+    "bool": 8,
+    "string": 0,
+    "float8e4m3fn": 8,
+    "float8e5m2": 8,
+}
 CONSTANT = ("const", "constexpr_")
 PASSING_ON = frozenset({"cast", "identity", "reshape", "expand_dims", "squeeze", "transpose", "select", "add"})
 UNLIMITED = -1  # an upper bound that is not one

@@ -15,6 +15,8 @@ from edgeseq.signature import Signature, TensorSpec
 
 IDENTIFIER = b"TFL3"
 MINIMUM = "min_runtime_version"  # metadata that TensorFlow's own converter writes
+# What flatbuffers, and what looks numbers up in tables, raise on bytes that were cut short or changed.
+DAMAGE = (struct.error, IndexError, KeyError, TypeError, AttributeError, ValueError)
 
 
 def _numbers(enumeration: Any) -> dict[int, str]:
@@ -41,8 +43,8 @@ class TFLiteInspector(Inspector):
                 requires=model.requires(),
                 table_rows=model.table_rows(),
             )
-        except (struct.error, IndexError, TypeError) as error:  # what flatbuffers raises on bytes cut short
-            raise RequestError(f"'{path}' is a damaged TFLite file: {error}") from error
+        except DAMAGE as error:
+            raise RequestError(f"'{path}' is a damaged TFLite file: {error!r}") from error
 
 
 class _Model:

@@ -1,5 +1,7 @@
 """A GPT, Radford et al. 2019: a pre-norm Transformer decoder with learned positions, and one table for both ends.
 
+It is built in Python only and ends with no `MODEL`: recipes train classifiers.
+
 Letters: B batch, T new tokens, S capacity of the cache, D model width, H heads, K head width, L layers, V vocabulary.
 """
 

@@ -2,7 +2,7 @@
 
 torch.export specialises the time axis of a recurrent layer to the example's length, and its decomposition unrolls it. An
 operator with a shape rule of its own does neither: the exported graph holds one node, and each converter lowers it its
-own way. Each file beside this one holds such an operator and ends with its `LAYER`.
+own way. `lstm.py`, `gru.py` and `rnn.py` each hold such an operator and end with its `LAYER`.
 
 Letters: B batch, T time, I input width, L layers, D directions (1 or 2), H hidden width, P output width (H, or the
 width of an LSTM's projection).

@@ -7,6 +7,8 @@ from edgeseq.report import quantities
 def render(report: Report) -> str:
     """What was run, what came out, and how far apart it is."""
     lines = [f"{report.file}: {report.engine}"]
+    others = f"; not run: {', '.join(report.not_run)}" if report.not_run else ""
+    lines.append(f"  signature {report.signature}{others}")
     for shapes in report.trials:
         lines.append(f"  ran {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}")
     lines += [f"  out {name}: {what}" for name, what in report.outputs.items()]

@@ -58,13 +58,14 @@ def _operators(inspection: Inspection) -> Iterator[str]:
 def _layers(inspection: Inspection) -> Iterator[str]:
     layers = list(inspection.layer_bytes.items())
     total = sum(count for _, count in layers)
+    share = 100 / max(total, 1)  # percent a byte; constants may all be empty
     types = ", ".join(f"{dtype} {size(count)}" for dtype, count in inspection.dtype_bytes.items())
     yield f"constants: {size(total)} ({types or 'none'})"
     for name, count in layers[:LAYERS]:
-        yield f"  {size(count):>8} {100 * count / total:5.1f} %  {name}"
+        yield f"  {size(count):>8} {share * count:5.1f} %  {name}"
     rest = sum(count for _, count in layers[LAYERS:])
     if rest:
-        yield f"  {size(rest):>8} {100 * rest / total:5.1f} %  {len(layers) - LAYERS} others"
+        yield f"  {size(rest):>8} {share * rest:5.1f} %  {len(layers) - LAYERS} others"
 
 
 def _share(share: Share) -> Iterator[str]:

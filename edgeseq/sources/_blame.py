@@ -11,7 +11,7 @@ def blaming(what: str) -> Iterator[None]:
     """Report whatever the user's code raises as theirs, with the line it was raised at."""
     try:
         yield
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and call sys.exit()
         line = error.__traceback__
         while line is not None and line.tb_next is not None:
             line = line.tb_next

@@ -54,9 +54,9 @@ def _size(dim: Dim, turn: int) -> int:
 
 def _random_like(example: Tensor, shape: list[int], rng: np.random.Generator) -> Tensor:
     if example.dtype == torch.bool:
-        return torch.from_numpy(rng.random(shape) < 0.5)
+        return torch.from_numpy(np.asarray(rng.random(shape) < 0.5))
     if not example.is_floating_point():
         low, high = int(example.min()), int(example.max())
-        return torch.from_numpy(rng.integers(low, high + 1, shape)).to(example.dtype)
+        return torch.from_numpy(np.asarray(rng.integers(low, high + 1, shape))).to(example.dtype)
     spread = float(example.std(correction=0)) or 1.0
-    return torch.from_numpy(rng.normal(float(example.mean()), spread, shape)).to(example.dtype)
+    return torch.from_numpy(np.asarray(rng.normal(float(example.mean()), spread, shape))).to(example.dtype)

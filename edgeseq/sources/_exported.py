@@ -13,18 +13,21 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from edgeseq import program_file
-from edgeseq.capture import DynamicShapes
+from edgeseq.capture import Call, DynamicShapes
 from edgeseq.errors import RequestError
 from edgeseq.signature import Dim
 from edgeseq.sources import Loaded, _drawing, _usage
-from edgeseq.sources._recurrent import whole_gru, whole_lstm
+from edgeseq.sources._recurrent import whole_gru, whole_lstm, whole_rnn_relu, whole_rnn_tanh
 from edgeseq.sources._usage import Draw, Sizes, Usage
 
-MAX_DIM = 512  # the bound of a dimension that the program leaves open
+MAX_DIM = 512  # the least bound of a dimension that the program leaves open
 EXAMPLE = {"batch": 2}  # of each other dimension a dozen
-WHOLE: dict[Any, Callable[..., Any]] = {torch.ops.aten.lstm.input: whole_lstm}
-if hasattr(torch.ops.edgeseq, "gru"):
-    WHOLE[torch.ops.aten.gru.input] = whole_gru
+WHOLE: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.lstm.input: whole_lstm,
+    torch.ops.aten.gru.input: whole_gru,
+    torch.ops.aten.rnn_tanh.input: whole_rnn_tanh,
+    torch.ops.aten.rnn_relu.input: whole_rnn_relu,
+}
 
 
 def load(path: Path) -> Loaded:
@@ -37,13 +40,12 @@ def load(path: Path) -> Loaded:
     example = {dim.name: min(max(EXAMPLE.get(dim.name, 12), dim.min), dim.max) for dim in _drawing.dims_of(shapes)}
     usage = Usage(
         module=module_of(program),
-        examples=draw(example, np.random.default_rng(0)),
-        shapes=shapes,
+        call=Call(examples=draw(example, np.random.default_rng(0)), dynamic_shapes=shapes),
         draw=draw,
         unseen=_drawing.unseen_sizes(shapes),
         bench={**example, **_drawing.single(shapes)},
     )
-    return _usage.load([usage], values="random values in the range that the program takes")
+    return _usage.load(usage, values="random values in the range that the program takes")
 
 
 def module_of(program: ExportedProgram) -> nn.Module:
@@ -76,9 +78,9 @@ def dynamic_shapes(program: ExportedProgram, inputs: Mapping[str, Node]) -> Dyna
 
 
 def _dim(name: str, bounds: Any) -> Dim:
-    low = int(bounds.lower) if bounds is not None else 1
-    high = int(bounds.upper) if bounds is not None and bounds.upper < MAX_DIM else MAX_DIM
-    return Dim(name=name, min=max(low, 1), max=max(high, low, 1))
+    low = max(int(bounds.lower), 1) if bounds is not None else 1
+    is_bounded = bounds is not None and isinstance(bounds.upper, sympy.Integer)  # else it is infinite
+    return Dim(name=name, min=low, max=int(bounds.upper) if is_bounded else max(MAX_DIM, 2 * low))
 
 
 def drawing(inputs: Mapping[str, Node], shapes: DynamicShapes) -> Draw:

@@ -15,7 +15,7 @@ os.environ["KERAS_BACKEND"] = "torch"  # Keras reads its backend from there when
 import keras
 from keras.src import backend
 
-from edgeseq.capture import DynamicShapes
+from edgeseq.capture import Call, DynamicShapes
 from edgeseq.errors import RequestError
 from edgeseq.signature import Dim
 from edgeseq.sources import Loaded, _drawing, _usage, file_name
@@ -51,13 +51,13 @@ def load(path: Path) -> Loaded:
     except Exception as error:  # Keras raises anything on values that do not fit together
         raise RequestError(f"'{path}' cannot be loaded by Keras: {type(error).__name__}: {error}") from error
     keras.config.disable_traceback_filtering()  # it puts words of its own before every error's
-    with whole_recurrent_layers():
-        return _usage.load([usage(model)], values="random values in the range that the model takes")
+    with whole_kernels():
+        return _usage.load(usage(model), values="random values in the range that the model takes")
 
 
 def usage(model: Any) -> Usage:
     """How the model is called: every open axis stays open."""
-    inputs = {file_name(tensor.name).replace(".", "_").replace("-", "_"): tensor for tensor in model.inputs}
+    inputs = {file_name(tensor.name).replace(".", "_").replace("-", "_"): tensor for tensor in _inputs(model)}
     shapes = {
         name: {axis: _dim(axis) for axis, size in enumerate(tensor.shape) if size is None}
         for name, tensor in inputs.items()
@@ -66,12 +66,26 @@ def usage(model: Any) -> Usage:
     example = {dim.name: EXAMPLE.get(dim.name, 3) for dim in _drawing.dims_of(shapes)}
     return Usage(
         module=KerasModel(model),
-        examples=draw(example, np.random.default_rng(0)),
-        shapes=shapes,
+        call=Call(examples=draw(example, np.random.default_rng(0)), dynamic_shapes=shapes),
         draw=draw,
         unseen=_drawing.unseen_sizes(shapes),
         bench={**example, **_drawing.single(shapes)},
     )
+
+
+def _inputs(model: Any) -> list[Any]:
+    """Keras' tensors that stand for the inputs.
+
+    Raises:
+        RequestError: Keras was never told their shapes.
+    """
+    try:
+        return list(model.inputs)
+    except (AttributeError, ValueError) as error:
+        raise RequestError(
+            f"the Keras model '{model.name}' does not know the shape of its inputs; begin it with keras.Input(shape), "
+            "or call it once before it is saved"
+        ) from error
 
 
 def drawing(inputs: Mapping[str, Any], shapes: DynamicShapes, rows: int | None) -> Draw:
@@ -102,7 +116,7 @@ def _table_rows(model: Any) -> int | None:
 
 
 @contextmanager
-def whole_recurrent_layers() -> Iterator[None]:
+def whole_kernels() -> Iterator[None]:
     """While it lasts and a model is exported, Keras' kernels of recurrent layers are our operators, whole at any length."""
     replaced: dict[str, Kernel] = {
         "lstm": _lstm,
@@ -151,8 +165,6 @@ def _gru(x: Tensor, h: Tensor, mask: Tensor | None, **options: Any) -> Result:
         raise RequestError(
             "a GRU layer has reset_after=False, a formula that no format has; train it with reset_after=True"
         )
-    if not hasattr(torch.ops.edgeseq, "gru"):
-        raise RequestError("GRU layers cannot be exported whole yet; use LSTM")
     x = _steps(x, mask, options)
     w_ih, w_hh = (_rzn(backend.convert_to_tensor(options[key]).t()) for key in ("kernel", "recurrent_kernel"))
     given = options["bias"]

@@ -11,20 +11,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgeseq import lookup
-from edgeseq.capture import DynamicShapes
+from edgeseq.capture import Call, DynamicShapes
 from edgeseq.errors import RequestError
 from edgeseq.signature import Dim
 from edgeseq.sources import Loaded, _drawing, _usage
 from edgeseq.sources._blame import blaming
 from edgeseq.sources._usage import Usage
 
-MAX_DIM = 512  # the bound of a dynamic dimension for which the script names none
+MAX_DIM = 512  # the least bound of a dynamic dimension for which the script names none
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def load(path: Path) -> Loaded:
     """The script's model, captured."""
-    return _usage.load([usage(run(path))], values="random values like the script's example")
+    return _usage.load(usage(run(path)), values="random values like the script's example")
 
 
 def usage(script: ModuleType) -> Usage:
@@ -38,9 +38,7 @@ def usage(script: ModuleType) -> Usage:
     shapes = dynamic_shapes(given, examples)
     return Usage(
         module=model.eval(),
-        examples=examples,
-        shapes=shapes,
-        by_name=isinstance(args, Mapping),
+        call=Call(examples=examples, dynamic_shapes=shapes, by_name=isinstance(args, Mapping)),
         draw=_drawing.like(examples, shapes),
         unseen=_drawing.unseen_sizes(shapes),
         bench=_drawing.single(shapes),
@@ -89,8 +87,6 @@ def example_inputs(args: Any, model: nn.Module) -> dict[str, Tensor]:
     for name, value in named.items():
         if not isinstance(value, Tensor):
             raise RequestError(f"get_args() must give tensors, but '{name}' is {type(value).__name__}")
-        if value.numel() == 0:
-            raise RequestError(f"get_args() gives '{name}' the shape {list(value.shape)}, which holds no value")
     return named
 
 
@@ -125,7 +121,9 @@ def _dim(value: Any, name: str, axis: int, example: Tensor) -> Dim:
     elif isinstance(value, tuple) and [type(part) for part in value] == [str, int, int]:
         dim = Dim(name=value[0], min=value[1], max=value[2])
     elif hasattr(value, "__name__") and hasattr(value, "min") and hasattr(value, "max"):  # torch.export.Dim
-        dim = Dim(name=value.__name__, min=max(1, value.min), max=min(MAX_DIM, value.max))
+        low = max(1, value.min)
+        high = value.max if isinstance(value.max, int) else max(MAX_DIM, 2 * low)  # else it is infinite
+        dim = Dim(name=value.__name__, min=low, max=high)
     else:
         raise RequestError(
             f"get_dynamic_shapes() gives axis {axis} of '{name}' as {value!r}; give a name or (name, min, max)"

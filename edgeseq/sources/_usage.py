@@ -1,14 +1,13 @@
-"""From ways to call a module to its captured signatures and its reference cases."""
+"""From a way to call a module to its captured signatures and its reference cases."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
-from edgeseq.capture import CapturedModel, DynamicShapes, capture, tensors_of
+from edgeseq.capture import Call, capture_calls, tensors_of
 from edgeseq.reference import Case, Kind
 from edgeseq.signature import Signature
 from edgeseq.sources import Loaded
@@ -20,36 +19,27 @@ Draw = Callable[[Sizes, np.random.Generator], Mapping[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """One way to call a module, which becomes one signature, and the inputs that prove it."""
+    """A module, the way to call it that is captured, and the inputs that prove it."""
 
     module: nn.Module
-    examples: Mapping[str, Tensor]  # in the order of the signature's inputs
-    shapes: DynamicShapes = field(default_factory=dict)
-    name: str = "forward"
-    by_name: bool = False  # the inputs are keyword arguments
+    call: Call
     draw: Draw  # inputs of given sizes, by name
     unseen: Sequence[Sizes]  # sizes at which it is compared; an empty mapping where nothing varies
     bench: Sizes  # sizes that are measured
 
 
-def load(usages: Sequence[Usage], *, values: str) -> Loaded:
-    """Capture every usage and run it.
+def load(usage: Usage, *, values: str) -> Loaded:
+    """Capture a module and run it.
 
     Args:
-        usages: One a signature, in the order of the signatures.
+        usage: How it is called.
         values: What is fed while measuring, in words; the shapes are added.
     """
-    signatures: list[Signature] = []
-    programs: dict[str, ExportedProgram] = {}
-    cases: list[Case] = []
-    for usage in usages:
-        captured = capture(usage.module, usage.examples, usage.shapes, name=usage.name, by_name=usage.by_name)
-        signatures.extend(captured.signatures)
-        programs.update(captured.programs)
-        cases += reference_cases(usage, captured.signatures[0])
-    fed = ", ".join(f"{key} {list(value.shape)}" for key, value in cases[-1].inputs.items())
-    model = CapturedModel(signatures=tuple(signatures), programs=programs)
-    return Loaded(captured=model, cases=tuple(cases), about={"input": f"{values}: {fed}"})
+    captured = capture_calls(usage.module, [usage.call])
+    cases = reference_cases(usage, captured.signature_of(usage.call.name))
+    measured = next(case for case in cases if case.kind == "bench")
+    fed = ", ".join(f"{key} {list(value.shape)}" for key, value in measured.inputs.items())
+    return Loaded(captured=captured, cases=tuple(cases), about={"input": f"{values}: {fed}"})
 
 
 def reference_cases(usage: Usage, signature: Signature) -> list[Case]:
@@ -62,9 +52,10 @@ def reference_cases(usage: Usage, signature: Signature) -> list[Case]:
 @torch.no_grad()
 def _case(usage: Usage, signature: Signature, kind: Kind, sizes: Sizes, rng: np.random.Generator) -> Case:
     inputs = usage.draw(sizes, rng)
+    call = usage.module if usage.call.method == "forward" else getattr(usage.module, usage.call.method)
     shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in inputs.items())
     with blaming(f"the model, fed {shapes} within the bounds of its dimensions,"):
-        result = usage.module(**inputs) if usage.by_name else usage.module(*inputs.values())
+        result = call(**inputs) if usage.call.by_name else call(*inputs.values())
     outputs = [tensor.numpy() for _, tensor in tensors_of(result)]
     return Case(
         name=", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example's shapes",

@@ -89,14 +89,14 @@ def _check_part(part: dict[str, Any], path: Path) -> None:
 
 
 def _described(config: Any) -> Iterator[dict[str, Any]]:
-    """Everything that the file says by class; what it was trained with is not read."""
-    pending = [config]
+    """Everything that the file says by class; what the whole was trained with, but not its parts, Keras leaves out."""
+    pending = [{**config, "compile_config": None} if isinstance(config, dict) else config]
     while pending:
         current = pending.pop()
         if isinstance(current, dict):
             if "class_name" in current:
                 yield current
-            pending.extend(value for key, value in current.items() if key != "compile_config")
+            pending.extend(current.values())
         elif isinstance(current, list):
             pending.extend(current)
 

@@ -5,11 +5,17 @@ Letters: B batch, T tokens of the prompt, N beams, V vocabulary.
 
 import numpy as np
 
+from edgeseq.errors import RequestError
 from edgeseq.stream import Stream
 
 
 def greedy(stream: Stream, prompt: np.ndarray, count: int) -> np.ndarray:
-    """The likeliest next token, `count` times: prompt (B, T) int32 -> (B, count) int32. Goes on from the stream's state."""
+    """The likeliest next token, `count` times: prompt (B, T) int32 -> (B, count) int32. Goes on from the stream's state.
+
+    Raises:
+        RequestError: No token is asked for.
+    """
+    _check(count)
     logits = stream.run({"tokens": prompt}, "prefill")["logits"]  # (B, V)
     tokens = [logits.argmax(-1).astype(np.int32)]
     while len(tokens) < count:
@@ -24,7 +30,11 @@ def beam_search(
     """The likeliest of the continuations that N beams find: prompt (1, T) int32 -> (count,) int32, its log-probability.
 
     Every beam is one row of the stream's batch. A beam that has come to the token `end` repeats it at no cost.
+
+    Raises:
+        RequestError: No token is asked for.
     """
+    _check(count)
     logits = stream.run({"tokens": prompt}, "prefill")["logits"]  # (1, V)
     scores = np.zeros(1)  # of each beam
     beams = np.zeros((1, 0), np.int32)  # what each has said
@@ -46,6 +56,11 @@ def beam_search(
 def token_agreement(actual: np.ndarray, expected: np.ndarray) -> float:
     """The fraction of tokens that are the same at the same place; after a first difference few are."""
     return float((actual == expected).mean())
+
+
+def _check(count: int) -> None:
+    if count < 1:
+        raise RequestError(f"{count} tokens cannot be generated; a prompt is followed by 1 at least")
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

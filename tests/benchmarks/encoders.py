@@ -77,7 +77,7 @@ def built(model: nn.Module, folder: Path) -> dict[str, Artifact]:
     """Torch's own export, then ours in each format, under each scheme."""
     tokens = torch.randint(1, 1000, (2, 16))
     axes = {0: Dim(name="batch", min=1, max=64), 1: Dim(name="time", min=1, max=MAX_LENGTH)}
-    captured = capture(model, {"tokens": tokens}, {"tokens": axes}, output_names=("embedding",))
+    captured = capture(model, {"tokens": tokens}, {"tokens": axes}, output_names=("pooled",))
     found = {PLAIN: exported_by_torch(model, tokens, folder, like=captured.signatures)}
     for format, schemes in SCHEMES.items():
         floats = converters.convert(captured, format, folder / format, model="minilm")
@@ -97,7 +97,7 @@ def exported_by_torch(model: nn.Module, tokens: Tensor, folder: Path, *, like: t
         path,
         dynamo=True,
         input_names=["tokens"],
-        output_names=["embedding"],
+        output_names=["pooled"],
         dynamic_shapes=shapes,
         external_data=False,
         verbose=False,
@@ -131,7 +131,7 @@ def losses(model: nn.Module, session: Session, sentences: list[list[int]]) -> li
         tokens = np.array([sentence], dtype=np.int32)
         with torch.no_grad():
             expected = model(torch.from_numpy(tokens)).double().numpy()[0]
-        actual = session.run({"tokens": tokens})["embedding"][0].astype(np.float64)
+        actual = session.run({"tokens": tokens})["pooled"][0].astype(np.float64)
         found.append(1 - float(expected @ actual / np.linalg.norm(expected) / np.linalg.norm(actual)))
     return found
 

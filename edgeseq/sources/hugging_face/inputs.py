@@ -121,7 +121,12 @@ def _batch() -> Dim:
 def _longest(config: Any, family: Family) -> int:
     """Tokens that the positions last for."""
     positions = getattr(config, "max_position_embeddings", None) or MAX_LENGTH
-    return int(positions) - (config.pad_token_id + 1 if family.positions_from_padding else 0)
+    return int(positions) - (_padding(config) + 1 if family.positions_from_padding else 0)
+
+
+def _padding(config: Any) -> int:
+    """The token that fills what is masked; 0 where the configuration has none, or says so by -1."""
+    return max(getattr(config, "pad_token_id", None) or 0, 0)
 
 
 def _mask(batch: int, time: int, rng: np.random.Generator) -> Tensor:
@@ -133,7 +138,7 @@ def _mask(batch: int, time: int, rng: np.random.Generator) -> Tensor:
 
 def _ids(config: Any, mask: Tensor, rng: np.random.Generator) -> Tensor:
     """Random tokens other than the padding's, which fills what is masked."""
-    padding = getattr(config, "pad_token_id", None) or 0
+    padding = _padding(config)
     ids = rng.integers(0, config.vocab_size - 1, tuple(mask.shape))
     ids += ids >= padding
     return torch.from_numpy(np.where(mask.numpy() == 1, ids, padding))

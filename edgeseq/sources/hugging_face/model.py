@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from edgeseq import lookup
+from edgeseq.capture import Call
 from edgeseq.errors import RequestError
 from edgeseq.sources import Loaded, _usage
 from edgeseq.sources._usage import Usage
@@ -38,23 +39,20 @@ def load(path: Path) -> Loaded:
     """The folder's model, captured."""
     config = folder.configuration(path)
     model = pretrained(path, config)
-    return _usage.load(usages(model, config["model_type"]), values="random tokens, pixels or frames")
+    return _usage.load(usage(model, config["model_type"]), values="random tokens, pixels or frames")
 
 
-def usages(model: nn.Module, model_type: str) -> list[Usage]:
-    """The ways to call a model: so far the whole of it at once."""
+def usage(model: nn.Module, model_type: str) -> Usage:
+    """How the whole of a model is called at once."""
     feeds = inputs.of(model.config, FAMILIES[model_type])
     example = feeds.within(EXAMPLE)
-    whole = Usage(
+    return Usage(
         module=model,
-        examples=feeds.draw(example, np.random.default_rng(0)),
-        shapes=feeds.shapes,
-        by_name=True,
+        call=Call(examples=feeds.draw(example, np.random.default_rng(0)), dynamic_shapes=feeds.shapes, by_name=True),
         draw=feeds.draw,
         unseen=feeds.unseen(),
         bench=feeds.within(BENCH),
     )
-    return [whole]
 
 
 def pretrained(path: Path, config: Mapping[str, Any]) -> Any:

@@ -4,9 +4,9 @@ The input half of all gates is one matrix product outside the loops. Both direct
 of the same tensors, so that a step costs few operators; states are carried from step to step and start as given.
 
 What a round of a WHILE changes is copied twice, what its body hands back untouched is not. Outputs of all steps therefore
-grow in inner loops over short blocks first: in one loop they would cost O(T²). A round runs several steps where the
-recurrent weights are small: XNNPACK packs them once for every step that it sees, so that large ones would leave the
-processor's cache. Counters are vectors of one element, which GATHER and DYNAMIC_UPDATE_SLICE take as they are.
+grow in inner loops over short blocks first: in one loop they would cost O(T²). A round of the innermost loop runs one step:
+XNNPACK packs the recurrent weights once for every step that it sees, and four a round took twice as long in float32 and no less
+in int8. Counters are vectors of one element, which GATHER and DYNAMIC_UPDATE_SLICE take as they are.
 
 Letters: T time, B batch, D directions (1 or 2), H hidden width, G numbers that a step's gates need of its input.
 """
@@ -18,15 +18,12 @@ from typing import Self
 import numpy as np
 
 from edgeseq.converters.tflite import _emit
-from edgeseq.converters.tflite._emit import binary, gather, reshape, split, transpose, unary
+from edgeseq.converters.tflite._emit import binary, gather, reshape, transpose, unary
 from edgeseq.converters.tflite._graph import FLOAT32, INT32, Graph, Size, Value, constant, options
 from edgeseq.converters.tflite._loop import while_loop
 from edgeseq.converters.tflite.matmul import fully_connected
 
-UNROLLED = 4  # steps a round of the innermost loop, where it runs several: XNNPACK splits into no more parts
-MOST_UNROLLED = 2**19  # numbers in all copies of the recurrent weights: in int8, half of a usual second-level cache
 BLOCKS = (64, 16)  # steps a round of the outer loops
-BLOCKS_IF_UNROLLED = (32,)
 
 Step = Callable[[Graph, Value, list[Value]], list[Value]]
 """Input half of the gates (D*B, G), states, each (D*B, its width) -> new states, of which the first is the output (H)."""
@@ -41,7 +38,6 @@ class Layer:
     input_weight: Value  # (D*G, I)
     bias: Value  # (D*G,)
     step: Step
-    n_recurrent: int  # numbers in the weights that every step reads
 
 
 def run_layer(
@@ -80,9 +76,8 @@ class _Carried:
     rows: Value  # (D,) of the gates, for this step
     limit: Value  # (1,): the loop ends before this step
     gates: Value  # (T*D, B*G)
-    collected: tuple[
-        Value, ...
-    ]  # where the next output goes (1,), and outputs so far (steps * D*B*H,); empty: unwanted
+    # Where the next output goes (1,), and outputs so far (steps * D*B*H,); empty: unwanted.
+    collected: tuple[Value, ...]
     states: list[Value]  # each (D*B, H)
 
     def values(self) -> list[Value]:
@@ -112,11 +107,6 @@ class _Loops:
         """Numbers that one step puts out: D*B*H."""
         return self.layer.directions * self.batch * self.layer.width
 
-    @property
-    def rounds(self) -> tuple[int, ...]:
-        """Steps a round of the innermost loops, which run one after the other: several while they last, then one."""
-        return (UNROLLED, 1) if UNROLLED * self.layer.n_recurrent <= MOST_UNROLLED else (1,)
-
     def start(self, graph: Graph, gates: Value, states: list[Value]) -> _Carried:
         """Before the first step."""
         zero = constant([0], INT32)
@@ -143,10 +133,9 @@ class _Loops:
     def collect(self, graph: Graph, start: _Carried) -> tuple[Value, list[Value]]:
         """Outputs (T, D, B, H) in the order of time, and the states after all steps."""
         d = self.layer.directions
-        blocks = BLOCKS if self.rounds == (1,) else BLOCKS_IF_UNROLLED
-        room = self._room(graph, start.gates, blocks[0])
-        end = self._by_blocks(graph, blocks, replace(start, collected=(constant([0], INT32), room)))
-        by_step = reshape(graph, end.collected[1], ((self.time + blocks[0]) * d, self.size // d))
+        room = self._room(graph, start.gates, BLOCKS[0])
+        end = self._by_blocks(graph, BLOCKS, replace(start, collected=(constant([0], INT32), room)))
+        by_step = reshape(graph, end.collected[1], ((self.time + BLOCKS[0]) * d, self.size // d))
         ordered = gather(graph, by_step, self.rows(graph, _emit.steps(graph, self.time), start.limit))
         return reshape(graph, ordered, (self.time, d, self.batch, self.layer.width)), end.states
 
@@ -168,39 +157,20 @@ class _Loops:
         return start.like(while_loop(graph, f"blocks_of_{length}", _below_limit, run_block, start.values()))
 
     def steps(self, graph: Graph, start: _Carried) -> _Carried:
-        """All steps up to the limit."""
-        at = start
-        for count in self.rounds:
-            last = at.limit if count == 1 else binary(graph, "SUB", at.limit, constant([count - 1], INT32))
-            body = self._round(at, count)
-            values = replace(at, limit=last).values()
-            at = replace(
-                at.like(while_loop(graph, f"{count}_steps", _below_limit, body, values)),
-                limit=start.limit,
-                gates=start.gates,
-            )
-        return at
-
-    def _round(self, start: _Carried, count: int) -> Callable[[Graph, list[Value]], list[Value]]:
-        """The body of a loop of which each round runs that many steps."""
+        """All steps up to the limit, one a round."""
         d = self.layer.directions
-        slopes = np.array([1] if d == 1 else [2, -2])  # rows from one step to the next
+        ahead = np.array([1] if d == 1 else [2, -2])  # rows from one step to the next
 
-        def run(body: Graph, carried: list[Value]) -> list[Value]:
+        def run_step(body: Graph, carried: list[Value]) -> list[Value]:
             at = start.like(carried)
-            states, outputs = at.states, list[Value]()
-            rows = at.rows if count == 1 else binary(body, "ADD", at.rows, constant(np.arange(count)[:, None] * slopes))
-            gates = reshape(body, gather(body, at.gates, rows), (count, d * self.batch * self.n_gates))
-            for part in split(body, gates, 0, count):
-                mine = reshape(body, part, (d * self.batch, self.n_gates))
-                states = self.layer.step(body, mine, states)
-                outputs.append(states[0])
-            step = binary(body, "ADD", at.step, constant([count], INT32))
-            rows = step if d == 1 else binary(body, "ADD", at.rows, constant(count * slopes))
-            collected = self._write(body, at, _emit.concatenate(body, outputs, 0)) if at.collected else ()
+            gates = reshape(body, gather(body, at.gates, at.rows), (d * self.batch, self.n_gates))
+            states = self.layer.step(body, gates, at.states)
+            step = binary(body, "ADD", at.step, constant([1], INT32))
+            rows = step if d == 1 else binary(body, "ADD", at.rows, constant(ahead))
+            collected = self._write(body, at, states[0]) if at.collected else ()
             return replace(at, step=step, rows=rows, collected=collected, states=states).values()
 
-        return run
+        return start.like(while_loop(graph, "steps", _below_limit, run_step, start.values()))
 
     def _write(self, graph: Graph, at: _Carried, part: Value) -> tuple[Value, Value]:
         """The outputs with those of further steps (any shape), and where the next ones go."""

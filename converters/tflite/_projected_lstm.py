@@ -1,4 +1,4 @@
-"""`edgeseq::lstm` with projected outputs for TFLite: what one step computes; `recurrence.py` has the loops around it.
+"""`edgeseq::lstm` with projected outputs for TFLite: what one step computes; `_recurrence.py` has the loops around it.
 
 Letters: B batch, D directions (1 or 2), H hidden width, P output width, G = 4H gates in torch's order i, f, g, o.
 """
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from edgeseq.converters.tflite._emit import binary, split, unary
 from edgeseq.converters.tflite._graph import Graph, Value
+from edgeseq.converters.tflite._recurrence import Layer
 from edgeseq.converters.tflite._site import Site
 from edgeseq.converters.tflite._stack import Directions, array, input_half, products, run_stack
-from edgeseq.converters.tflite.recurrence import Layer
 
 
 def projected_lstm(
@@ -39,7 +39,4 @@ def _layer(directions: Directions) -> Layer:
 
     weight, bias = input_half(directions, [array(b_ih) + array(b_hh) for _, _, b_ih, b_hh, _ in directions])
     width = array(down[0]).shape[0]
-    n_recurrent = sum(array(weight).size for weight in (*recurrent, *down))
-    return Layer(
-        directions=len(directions), width=width, input_weight=weight, bias=bias, step=step, n_recurrent=n_recurrent
-    )
+    return Layer(directions=len(directions), width=width, input_weight=weight, bias=bias, step=step)

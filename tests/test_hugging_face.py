@@ -20,12 +20,18 @@ from tests import pretrained
 SIZES = ((1, 4), (2, 13), (4, 30))  # batch and length; the capture saw 2 and 12
 IN_EVERY_FORMAT = ("BertForSequenceClassification", "MobileBertForSequenceClassification", "ViTForImageClassification")
 TAKES_LONG = ("MarianMTModel", "OPTForCausalLM", "T5ForConditionalGeneration", "WhisperForConditionalGeneration")
+REFUSED = pytest.mark.xfail(strict=True, reason="torch's exporter cannot take T5's attention apart (torch 2.13)")
+
+
+def marks(name: str, format: str) -> list[pytest.MarkDecorator]:
+    """What takes long is slow, and what torch cannot do is known."""
+    is_quick = name in IN_EVERY_FORMAT or (format == "tflite" and name not in TAKES_LONG)
+    is_refused = (name, format) == ("T5ForConditionalGeneration", "onnx")
+    return [*([] if is_quick else [pytest.mark.slow]), *([REFUSED] if is_refused else [])]
+
+
 CASES = [
-    pytest.param(
-        name,
-        format,
-        marks=[] if name in IN_EVERY_FORMAT or (format == "tflite" and name not in TAKES_LONG) else [pytest.mark.slow],
-    )
+    pytest.param(name, format, marks=marks(name, format))
     for name in pretrained.MODELS
     for format in ("tflite", "onnx", "coreml")
 ]

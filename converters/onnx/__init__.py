@@ -19,7 +19,7 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 from edgeseq import lookup, onnx_file, operators
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
-from edgeseq.converters.onnx import _recurrence, attention, metadata, products
+from edgeseq.converters.onnx import _recurrence, attention, metadata, products, rotary
 from edgeseq.errors import UnsupportedError
 from edgeseq.module_paths import lacking
 
@@ -56,6 +56,7 @@ def fuse(graph: ir.Model) -> None:
     """Rewrite what onnxruntime computes faster as other operators of the standard."""
     FUSIONS.apply_to_model(graph)
     attention.give_masks_every_query(graph)
+    rotary.give_angles_every_row(graph)
     CommonSubexpressionEliminationPass()(graph)
     RemoveUnusedNodesPass()(graph)
 

@@ -140,8 +140,7 @@ def capture_calls(model: nn.Module, calls: Sequence[Call]) -> CapturedModel:
         UnsupportedError: torch.export refuses the model, or its inputs or weights have types that formats lack.
         RequestError: Weights are no numbers.
     """
-    for call in calls:
-        require_convertible(model, call.examples)
+    require_convertible(model, (call.examples for call in calls))
     programs, signatures = {}, []
     for call in calls:
         programs[call.name], output_names = _exported(model, call)

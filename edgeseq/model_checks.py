@@ -3,7 +3,7 @@
 Each check names the layer or the input, and what to do about it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,15 @@ ADVICE: Mapping[str, str] = {
 }
 
 
-def require_convertible(model: nn.Module, examples: Mapping[str, Tensor]) -> None:
-    """Refuse inputs and weights that the formats cannot hold, and weights that are no numbers.
+def require_convertible(model: nn.Module, calls: Iterable[Mapping[str, Tensor]]) -> None:
+    """Refuse weights that the formats cannot hold or that are no numbers, and such inputs among the examples of each call.
 
     Raises:
         UnsupportedError: An input or a weight has a type that not every format has.
         RequestError: An example or a weight is broken.
     """
-    _check_inputs(examples)
+    for examples in calls:
+        _check_inputs(examples)
     weights = list(_weights(model))
     _check_types(weights)
     _check_numbers(weights)

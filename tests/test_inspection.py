@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -40,24 +39,13 @@ FORMATS = converters.names()
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     """The tiny model in every format."""
-    folder, program = tmp_path_factory.mktemp("inspected"), tiny.captured(tiny.model())
-    return {format: converters.convert(program, format, folder / format, model="tiny") for format in FORMATS}
+    return tiny.in_every_format(tmp_path_factory.mktemp("inspected"))
 
 
 @pytest.fixture
 def alone(artifacts: dict[str, Artifact], tmp_path: Path) -> Callable[[str], Path]:
     """The model file of a format somewhere without its record."""
-
-    def copied(format: str) -> Path:
-        source = artifacts[format].path
-        target = tmp_path / source.name
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        else:
-            shutil.copy(source, target)
-        return target
-
-    return copied
+    return lambda format: tiny.without_record(artifacts[format], tmp_path)
 
 
 def share(inspection: Inspection, delegate: str) -> tuple[Counter[str], Counter[str], Counter[str]]:

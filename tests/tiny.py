@@ -1,5 +1,6 @@
-"""The smallest model that has what sequence models are made of, and its ONNX file."""
+"""The smallest model that has what sequence models are made of, and its files."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -44,3 +45,19 @@ def captured(module: nn.Module) -> CapturedModel:
 def to_onnx(folder: Path) -> Artifact:
     """The float32 file."""
     return converters.convert(captured(model()), "onnx", folder, model="tiny")
+
+
+def in_every_format(folder: Path) -> dict[str, Artifact]:
+    """The float32 file of each format."""
+    program = captured(model())
+    return {format: converters.convert(program, format, folder / format, model="tiny") for format in converters.names()}
+
+
+def without_record(artifact: Artifact, folder: Path) -> Path:
+    """A copy of the model file somewhere without its record."""
+    target = folder / artifact.path.name
+    if artifact.path.is_dir():
+        shutil.copytree(artifact.path, target, dirs_exist_ok=True)
+    else:
+        shutil.copy(artifact.path, target)
+    return target

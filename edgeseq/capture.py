@@ -15,13 +15,20 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from edgeseq import program_file
+from edgeseq import any_length, program_file
 from edgeseq.errors import UnsupportedError
 from edgeseq.model_checks import explained, require_convertible
 from edgeseq.operators.whole import whole_recurrent_layers
+from edgeseq.rolling import roll
 from edgeseq.signature import Dim, Signature, State, TensorSpec
 
 DynamicShapes = Mapping[str, Mapping[int, Dim]]  # input -> axis -> dimension
+
+_LOOP_ADVICE = (
+    "; a loop over time around an nn.LSTMCell, nn.GRUCell or nn.RNNCell keeps the example's length where a step depends on "
+    "the outputs of the one before, on all cell states or on its number: use nn.LSTM, nn.GRU or nn.RNN for any length, "
+    "capture one step with its states as inputs, or leave the length out of the dynamic shapes"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,12 +168,22 @@ def _exported(model: nn.Module, call: Call) -> tuple[ExportedProgram, tuple[str,
     symbols = {d.name: ExportDim(d.name, min=d.min, max=d.max) for dims in axes.values() for d in dims.values()}
     shapes = tuple({axis: symbols[d.name] for axis, d in axes.get(key, {}).items()} for key in call.examples)
     try:
-        with torch.no_grad(), whole_recurrent_layers():
-            program = torch.export.export(wrapped, narrow, dynamic_shapes=(shapes,))
+        program = _rolled_export(wrapped, narrow, (shapes,))
     except Exception as error:  # torch.export raises what the model's own code raises, besides many types of its own
-        raise UnsupportedError(f"torch.export refuses the model: {explained(error)}{_advice(error, model)}") from error
+        loops = "Constraints violated" in str(error) and any(isinstance(m, nn.RNNCellBase) for m in model.modules())
+        whole = any_length.exported(_rolled_export, wrapped, narrow, shapes) if loops else None
+        if whole is None:
+            advice = _LOOP_ADVICE if loops else ""
+            raise UnsupportedError(f"torch.export refuses the model: {explained(error)}{advice}") from error
+        program = whole
     found = wrapped.returned.names
     return program, (*call.output_names[: len(found)], *found[len(call.output_names) :])
+
+
+def _rolled_export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> ExportedProgram:
+    """Torch's export, with recurrent layers whole and loops around cells rolled into layers."""
+    with torch.no_grad(), whole_recurrent_layers():
+        return roll(torch.export.export(module, inputs, dynamic_shapes=shapes))
 
 
 def tensors_of(result: Any) -> list[tuple[str, Tensor]]:
@@ -200,16 +217,4 @@ def _signature(call: Call, program: ExportedProgram, output_names: tuple[str, ..
         outputs=tuple(spec(key, value) for key, value in zip(output_names, outputs, strict=True)),
         dims=tuple({dim.name: dim for axes in shapes.values() for dim in axes.values()}.values()),
         states=call.states,
-    )
-
-
-def _advice(error: Exception, model: nn.Module) -> str:
-    """What to do about a loop over a recurrent cell, which torch.export unrolls at the example's length."""
-    has_cell = any(isinstance(module, nn.RNNCellBase) for module in model.modules())
-    if not (has_cell and "Constraints violated" in str(error)):
-        return ""
-    return (
-        "; a loop over time around an nn.LSTMCell, nn.GRUCell or nn.RNNCell is as long as the example: use nn.LSTM, "
-        "nn.GRU or nn.RNN for any length, capture one step with its states as inputs, or leave the length out of the "
-        "dynamic shapes"
     )

@@ -16,7 +16,7 @@ from edgeseq.converters.coreml._recurrence import Result, initial
 def lower(context: Any, node: Any) -> None:
     """Translate one `edgeseq::rnn` node; the signature and its meaning are in edgeseq/operators/rnn.py."""
     inputs = torch_ops._get_inputs(context, node, expected=7)
-    x, h0, lengths, weights, num_layers, bidirectional, nonlinearity = inputs
+    x, h0, lengths, weights, num_layers, bidirectional, _ = inputs
     x = _recurrence.time_first(x)
     padding = _recurrence.padding_of(x, lengths)
 
@@ -26,7 +26,7 @@ def lower(context: Any, node: Any) -> None:
                 _run,
                 h=initial(x, h0, row),
                 weights=[weight.val for weight in weights[4 * row : 4 * row + 4]],
-                activation=nonlinearity,  # a plain string
+                activation=node.inputs[6],  # as it is written: among the values, "tanh" may be the name of another node
             )
             for row in rows
         ]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ai_edge_quantizer import qtyping, quantizer
 
+from edgeseq import tflite_file
 from edgeseq.errors import ConversionError
 from edgeseq.quantize import Quantizer
 from edgeseq.quantize._errors_only import errors_only
@@ -41,7 +42,7 @@ class TFLiteQuantizer(Quantizer):
             ) from error
         if result is None:
             raise ConversionError(f"AI Edge Quantizer gave no model for '{source}' under scheme '{scheme.name}'")
-        target.write_bytes(result)
+        target.write_bytes(tflite_file.repack(bytes(result)))
 
 
 def _algorithm(scheme: Scheme) -> quantizer.AlgorithmName:

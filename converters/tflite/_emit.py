@@ -118,8 +118,8 @@ def slice_axis(graph: Graph, x: Value, axis: int, start: int, size: Size) -> Val
     if x.data is not None and isinstance(size, int):
         return constant(x.data.take(range(start, start + size), axis), name=x.name)
     begin = [start if i == axis else 0 for i in range(x.rank)]
-    counts = [size if i == axis and isinstance(size, int) else -1 for i in range(x.rank)]
     shape = tuple(size if i == axis else known for i, known in enumerate(x.shape))
+    counts = [known if isinstance(known, int) else -1 for known in shape]  # XNNPACK takes no slice with a -1
     return graph.op(
         "SLICE", [x, constant(begin, INT32), constant(counts, INT32)], shape, options=options("SliceOptions")
     )

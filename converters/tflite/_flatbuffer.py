@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import flatbuffers
 import numpy as np
 import sympy
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeseq import tflite_file
 from edgeseq.converters.tflite._graph import Graph, Operator, Shape, Value
 from edgeseq.errors import UnsupportedError
 
@@ -60,9 +60,7 @@ def serialize(graphs: Sequence[Graph], entries: Sequence[Entry], hints: Mapping[
             f"format 'tflite' holds 2 GB in one file, but the model's weights take {held / 1e9:.1f} GB in float32; "
             "convert a smaller model, or to onnx or coreml"
         )
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return tflite_file.pack(model)
 
 
 @dataclass

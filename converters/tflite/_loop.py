@@ -31,5 +31,5 @@ def while_loop(
 
 def _like(graph: Graph, start: Sequence[Value]) -> Graph:
     """The graph with inputs like the values that a loop starts from."""
-    graph.inputs = [Value(name=f"{graph.name}_{i}", shape=v.shape, dtype=v.dtype) for i, v in enumerate(start)]
+    graph.inputs = [Value(name="carried", shape=v.shape, dtype=v.dtype) for v in start]
     return graph

@@ -1,26 +1,24 @@
 """Layers of a recurrent operator one upon another, whatever its gates.
 
-Letters: T time, B batch, L layers, D directions (1 or 2), H hidden width, G numbers that a step's gates need of its input.
+Letters: T time, B batch, L layers, D directions (1 or 2), P output width.
 """
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from edgeseq.converters.tflite import _emit
-from edgeseq.converters.tflite._emit import split
-from edgeseq.converters.tflite._graph import Graph, Value, constant
-from edgeseq.converters.tflite._recurrence import Layer, run_layer
+from edgeseq.converters.tflite._graph import Value
+from edgeseq.converters.tflite._layer import Layer, Weights
+from edgeseq.converters.tflite._recurrence import run_layer
 from edgeseq.converters.tflite._site import Site
-from edgeseq.converters.tflite.matmul import fully_connected
+from edgeseq.converters.tflite._wavefront import Pair
 from edgeseq.errors import UnsupportedError
 
-Directions = Sequence[Sequence[Value]]  # the weights of each direction of a layer, in the operator's order
+MakeLayer = Callable[[Sequence[Weights]], Layer]  # from the weights of each row
 
 
 def run_stack(
     site: Site,
-    make_layer: Callable[[Directions], Layer],
+    make_layer: MakeLayer,
     x: Value,
     states: Sequence[Value],
     lengths: Value | None,
@@ -28,7 +26,7 @@ def run_stack(
     num_layers: int,
     bidirectional: bool,
 ) -> list[Value]:
-    """X (B, T, I), states, each (L*D, B, its width) -> y (B, T, D*H), states.
+    """X (B, T, I), states, each (L*D, B, its width) -> y (B, T, D*P), states.
 
     Raises:
         UnsupportedError: Weights are computed from inputs, or rows of a batch have lengths of their own.
@@ -44,34 +42,26 @@ def run_stack(
             "converter 'tflite' lowers a recurrent layer with constant weights only; these are computed from inputs"
         )
     per_row = len(weights) // (num_layers * d)
-    final = []
-    for first in range(0, num_layers * d, d):
-        layer = make_layer([weights[row * per_row : (row + 1) * per_row] for row in range(first, first + d)])
-        initial = [_emit.slice_axis(graph, state, 0, first, d) for state in states]
-        needs_outputs = first < (num_layers - 1) * d or site.is_used[0]
-        x, after = run_layer(graph, layer, x, initial, lengths, needs_outputs=needs_outputs)
+    rows = [weights[first : first + per_row] for first in range(0, len(weights), per_row)]
+    final, done = [], 0
+    while done < len(rows):
+        pair = None if bidirectional else _pair(make_layer, rows[done : done + 2], x)
+        count = d if pair is None else 2
+        initial = [_emit.slice_axis(graph, state, 0, done, count) for state in states]
+        needs_outputs = done + count < len(rows) or site.is_used[0]
+        if pair is None:
+            layer = make_layer(rows[done : done + d])
+            x, after = run_layer(graph, layer, x, initial, lengths, needs_outputs=needs_outputs)
+        else:
+            x, after = pair.run(graph, x, initial, lengths, needs_outputs=needs_outputs)
         final.append(after)
+        done += count
     return [x, *(_emit.concatenate(graph, list(parts), 0) for parts in zip(*final, strict=True))]
 
 
-def array(weight: Value) -> np.ndarray:
-    """The numbers of a weight."""
-    assert weight.data is not None, "run_stack lets constants through only"
-    return weight.data
-
-
-def input_half(directions: Directions, biases: Sequence[np.ndarray]) -> tuple[Value, Value]:
-    """The weights w_ih of all directions (D*G, I), and their biases (D*G,)."""
-    first = directions[0]
-    return (
-        constant(np.concatenate([array(direction[0]) for direction in directions]), name=first[0].name),
-        constant(np.concatenate(list(biases)), name=first[2].name),
-    )
-
-
-def products(graph: Graph, h: Value, weights: Sequence[Value], biases: Sequence[Value | None] | None = None) -> Value:
-    """H (D*B, P) times each direction's weight (G, P) -> (D*B, G)."""
-    parts = split(graph, h, 0, len(weights))
-    added = biases or [None] * len(weights)
-    results = [fully_connected(graph, *inputs) for inputs in zip(parts, weights, added, strict=True)]
-    return _emit.concatenate(graph, results, 0)
+def _pair(make_layer: MakeLayer, rows: Sequence[Weights], x: Value) -> Pair | None:
+    """The next two layers, if there are two and they are better run side by side."""
+    if len(rows) < 2 or x.shape[0] != 1 or x.shape[1] == 1:
+        return None
+    pair = Pair(first=make_layer(rows[:1]), second=make_layer(rows[1:]), both=make_layer(rows))
+    return pair if pair.pays() else None

@@ -1,16 +1,16 @@
-"""`edgeseq::rnn` for TFLite: what one step of a plain recurrent network computes; `_recurrence.py` has the loops.
+"""`edgeseq::rnn` for TFLite: what one step of a plain recurrent network computes; `_stack.py` runs it.
 
-Letters: B batch, D directions (1 or 2), H hidden width.
+Letters: B batch, L layers, D directions (1 or 2), H hidden width.
 """
 
 from collections.abc import Sequence
 from functools import partial
 
-from edgeseq.converters.tflite._emit import binary, unary
+from edgeseq.converters.tflite._emit import unary
 from edgeseq.converters.tflite._graph import Graph, Value
-from edgeseq.converters.tflite._recurrence import Layer
+from edgeseq.converters.tflite._layer import Layer, Weights, array, summed
 from edgeseq.converters.tflite._site import Site
-from edgeseq.converters.tflite._stack import Directions, array, input_half, products, run_stack
+from edgeseq.converters.tflite._stack import run_stack
 
 
 def rnn(
@@ -28,16 +28,22 @@ def rnn(
     return run_stack(site, make_layer, x, [h0], lengths, weights, num_layers, bidirectional)
 
 
-def _layer(directions: Directions, activation: str) -> Layer:
-    recurrent = [w_hh for _, w_hh, _, _ in directions]
+def _layer(rows: Sequence[Weights], activation: str) -> Layer:
+    """w_ih, w_hh, b_ih, b_hh of each row -> the layer."""
 
-    def step(graph: Graph, gates: Value, states: list[Value]) -> list[Value]:
+    def cell(graph: Graph, sums: Sequence[Value], states: list[Value]) -> list[Value]:
         """Elman 1990."""
-        return [unary(graph, activation, binary(graph, "ADD", products(graph, states[0], recurrent), gates))]
+        del states
+        return [unary(graph, activation, sums[0])]
 
-    weight, bias = input_half(directions, [array(b_ih) + array(b_hh) for _, _, b_ih, b_hh in directions])
-    width = array(recurrent[0]).shape[1]
-    return Layer(directions=len(directions), width=width, input_weight=weight, bias=bias, step=step)
+    return Layer(
+        width=array(rows[0][1]).shape[1],
+        inputs=[w_ih for w_ih, *_ in rows],
+        biases=[summed(b_ih, b_hh) for _, _, b_ih, b_hh in rows],
+        recurrent=[w_hh for _, w_hh, _, _ in rows],
+        takes_sum=True,
+        cell=cell,
+    )
 
 
 LOWERING = rnn

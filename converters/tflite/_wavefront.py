@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeseq.converters.tflite._emit import binary, concatenate, reshape, slice_axis
-from edgeseq.converters.tflite._graph import Graph, Value, constant
-from edgeseq.converters.tflite._layer import Layer, array
+from edgeseq.converters.tflite._graph import INT32, Graph, Value, constant, options
+from edgeseq.converters.tflite._layer import Layer, array, is_zero
 from edgeseq.converters.tflite._loops import Loops
 from edgeseq.converters.tflite.matmul import fully_connected
 
@@ -85,4 +85,12 @@ class Pair:
 
 def _rows(graph: Graph, ahead: Sequence[Value], behind: Sequence[Value]) -> list[Value]:
     """Each state of both layers, (1, its width) -> (2, its width)."""
-    return [concatenate(graph, list(parts), 0) for parts in zip(ahead, behind, strict=True)]
+    return [_upon(graph, *parts) for parts in zip(ahead, behind, strict=True)]
+
+
+def _upon(graph: Graph, ahead: Value, behind: Value) -> Value:
+    """Two rows as one value; zeros take no room in the file."""
+    if not is_zero(behind):
+        return concatenate(graph, [ahead, behind], 0)
+    borders = constant([(0, 1), (0, 0)], INT32)
+    return graph.op("PAD", [ahead, borders], (2, ahead.shape[1]), options=options("PadOptions"))

@@ -1,15 +1,16 @@
-"""What an int8 LSTM costs in TFLite against onnxruntime on torch's own float32 export, with the goals beside it.
+"""What an int8 LSTM costs in TFLite and ONNX against onnxruntime on torch's own float32 export, with the goals beside it.
 
     python -m tests.benchmarks.stacked_lstm [--rounds 8]
 
 Two layers over inputs 256 wide, last state, batch 1, one thread. Contenders take turns, by CPU time; ratios are of the
-least disturbed samples of one run.
+least disturbed samples of one run. Memory is the peak of a fresh process beyond the engine that it imported.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 from edgeseq import converters, quantize
 from edgeseq.artifact import Artifact
 from edgeseq.capture import capture
-from edgeseq.devices import runtimes
+from edgeseq.devices import host, runtimes
+from edgeseq.measure import Protocol
 from edgeseq.quantize import Scheme
 from edgeseq.signature import Dim
 
-INPUTS, LENGTHS = 256, (32, 128, 512)
+INPUTS, LENGTHS, FORMATS = 256, (32, 128, 512), ("tflite", "onnx")
 GOALS = {512: 0.25, 128: 0.35}  # hidden width -> time at 128 steps as a part of float32's
-FLATNESS, MOST_SECONDS, MOST_FILE = 1.25, 4.0, 1.05
+FLATNESS, MOST_SECONDS, MOST_FILE, MOST_MB = 1.25, 4.0, 1.05, 100
+BRIEFLY = Protocol(warmup_runs=2, runs=3, min_runs=3)
 
 
 class StackedLSTM(nn.Module):
@@ -52,7 +55,7 @@ def main() -> None:
 
 def table(rounds: int) -> None:
     """Measure and print every row."""
-    print("| what | goal | measured |\n| --- | --- | --- |")
+    print("| what | goal | TFLite | ONNX |\n| --- | --- | --- | --- |")
     for hidden in GOALS:
         with tempfile.TemporaryDirectory() as folder:
             measure(hidden, Path(folder), rounds)
@@ -63,31 +66,68 @@ def measure(hidden: int, folder: Path, rounds: int) -> None:
     torch.manual_seed(0)
     model = StackedLSTM(hidden).eval()
     reference = torch_export(model, folder / "plain.onnx")
-    convert(model, folder / "uncounted")
-    start = time.process_time()
-    artifact = convert(model, folder / "counted")
-    seconds = time.process_time() - start
-    session = runtimes.get("litert").load(artifact.path, artifact.signatures, threads=1)
+    artifacts, seconds = {}, []
+    for format in FORMATS:
+        convert(model, format, folder / format / "uncounted")
+        start = time.process_time()
+        artifacts[format] = convert(model, format, folder / format / "counted")
+        seconds.append(time.process_time() - start)
+    show = partial(row, hidden)
+    per_step = latencies(show, GOALS[hidden], artifacts, reference, rounds)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    show("a step at 512 by one at 32", f"≤ {FLATNESS}", [f"{per_step[f, 512] / per_step[f, 32]:.2f}" for f in FORMATS])
+    show("capture, conversion and int8", f"≤ {MOST_SECONDS} CPU s", [f"{taken:.2f}" for taken in seconds])
+    show("file by its weights", f"≤ {MOST_FILE}", [f"{artifacts[f].size_bytes / weights:.2f}" for f in FORMATS])
+    for length in LENGTHS[1:]:
+        peaks = [peak_mb(artifacts[format], length) for format in FORMATS]
+        goal = f"≤ {MOST_MB + weights / 1e6:.0f} MB"
+        show(f"memory of a process, {length} steps", goal, [f"{peak:.1f} MB" for peak in peaks])
+
+
+def row(hidden: int, what: str, goal: str, measured: list[str]) -> None:
+    """Print one row."""
+    print(f"| 2×{hidden}, {what} | {goal} | {' | '.join(measured)} |", flush=True)
+
+
+def latencies(
+    show: Callable[[str, str, list[str]], None],
+    goal: float,
+    artifacts: Mapping[str, Artifact],
+    reference: InferenceSession,
+    rounds: int,
+) -> dict[tuple[str, int], float]:
+    """The rows of latency; milliseconds of a step by format and length."""
+    sessions = {f: runtimes.for_format(f).load(a.path, a.signatures, threads=1) for f, a in artifacts.items()}
     per_step = {}
     for length in LENGTHS:
-        x = np.random.default_rng(length).standard_normal((1, length, INPUTS), dtype=np.float32)
-        contenders = {"float32": _call(reference.run, None, {"x": x}), "int8": _call(session.run, {"x": x})}
-        best = race(contenders, rounds)
-        per_step[length] = best["int8"] / length
-        goal = f"≤ {GOALS[hidden]}" if length == 128 else ""
-        times = f"{best['int8']:.2f} ms of {best['float32']:.2f} ms"
-        print(f"| 2×{hidden}, {length} steps | {goal} | {best['int8'] / best['float32']:.2f} ({times}) |")
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    print(f"| 2×{hidden}, a step at 512 by one at 32 | ≤ {FLATNESS} | {per_step[512] / per_step[32]:.2f} |")
-    print(f"| 2×{hidden}, capture, conversion and int8 | ≤ {MOST_SECONDS} CPU s | {seconds:.2f} |")
-    print(f"| 2×{hidden}, file by its weights | ≤ {MOST_FILE} | {artifact.size_bytes / weights:.2f} |", flush=True)
+        x = inputs(length)
+        contenders = {format: partial(session.run, x) for format, session in sessions.items()}
+        best = race({"float32": partial(reference.run, None, x), **contenders}, rounds)
+        per_step |= {(format, length): best[format] / length for format in FORMATS}
+        measured = [f"{best[f] / best['float32']:.2f} ({best[f]:.2f} of {best['float32']:.2f} ms)" for f in FORMATS]
+        show(f"{length} steps", f"≤ {goal}" if length == 128 else "", measured)
+    return per_step
 
 
-def convert(model: nn.Module, folder: Path) -> Artifact:
+def inputs(length: int) -> dict[str, np.ndarray]:
+    """One random sequence."""
+    return {"x": np.random.default_rng(length).standard_normal((1, length, INPUTS), dtype=np.float32)}
+
+
+def peak_mb(artifact: Artifact, length: int) -> float:
+    """What a fresh process that runs the artifact holds at most, beyond its imports."""
+    subject = host.Subject(
+        path=artifact.path, format=artifact.format, sha256=artifact.sha256, signatures=artifact.signatures
+    )
+    measured = host.measure(subject, inputs(length), input=f"{length} steps", threads=1, protocol=BRIEFLY)
+    return (measured.peak_rss_bytes or 0) / 1e6
+
+
+def convert(model: nn.Module, format: str, folder: Path) -> Artifact:
     """Capture, convert and quantize."""
     dims = {0: Dim(name="batch", min=1, max=8), 1: Dim(name="time", min=1, max=512)}
     captured = capture(model, {"x": torch.randn(2, 8, INPUTS)}, {"x": dims})
-    original = converters.convert(captured, "tflite", folder / "fp32", model="lstm")
+    original = converters.convert(captured, format, folder / "fp32", model="lstm")
     return quantize.quantize(original, Scheme.parse("dynamic_wi8_afp32"), folder / "int8")
 
 
@@ -112,10 +152,6 @@ def race(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
                 run()
                 best[name] = min(best[name], 1e3 * (time.process_time() - start))
     return best
-
-
-def _call(function: Callable[..., object], *args: object) -> Callable[[], object]:
-    return lambda: function(*args)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,13 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--scheme", metavar="S", action="append", help=f"repeat for several (default: {', '.join(SCHEMES)})"
     )
+    convert.add_argument(
+        "--option",
+        metavar="FORMAT.NAME=VALUE",
+        action="append",
+        default=[],
+        help="of a converter, such as coreml.target=ios18 (repeat)",
+    )
     convert.add_argument("--output", metavar="DIR", type=Path, required=True, help="run folder to write")
     _add_limits(convert)
 
@@ -148,9 +155,12 @@ def _convert(options: argparse.Namespace) -> int:
     from edgeseq import pipeline
 
     formats, schemes = options.format or FORMATS, options.scheme or SCHEMES
+    given = pipeline.parsed_options(options.option)
     limits = _limits(options)
     with _watcher() as watcher:
-        report = pipeline.convert(options.model, _once(formats), _once(schemes), options.output, watcher, limits)
+        report = pipeline.convert(
+            options.model, _once(formats), _once(schemes), options.output, watcher, limits, options=given
+        )
     return _conclude(report, options.output, options)
 
 

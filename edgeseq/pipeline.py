@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgeseq.version import __version__
 
 SCHEMA_VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9_-]+")
+OPTION = re.compile(r"(?P<format>\w+)\.(?P<name>\w+)=(?P<value>.+)")
 
 
 def run(recipe: Recipe, root: Path, watcher: Watcher, limits: Limits | None = None) -> Report:
@@ -36,16 +38,19 @@ def convert(
     root: Path,
     watcher: Watcher,
     limits: Limits | None = None,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Report:
     """What the user has, whatever kind of source it is, to every format and scheme, verified."""
     source = sources.find(path)
     if root.resolve() == path.resolve():
         raise RequestError(f"output folder '{root}' is what is to be converted; choose another by --output")
     models = sources.get(source).models(path)
-    check_formats(formats, schemes)
-    stages = plans.of_models(source, path, models, formats, schemes)
+    check_formats(formats, schemes, options or {})
+    stages = plans.of_models(source, path, models, formats, schemes, options or {})
     title = path.resolve().stem if len(models) > 1 else models[0]
     request = {"source": source, "model": path.name, "formats": list(formats), "schemes": list(schemes)}
+    request |= {"options": options} if options else {}
     return carry_out(stages, root, watcher, title=title, request=request, limits=limits)
 
 
@@ -122,10 +127,35 @@ def check(recipe: Recipe) -> None:
     check_model(recipe.teacher.model, recipe.teacher.options)
     data.data(recipe.data)
     data.weights(recipe.teacher.weights)
-    check_formats(recipe.formats, recipe.schemes)
+    check_formats(recipe.formats, recipe.schemes, recipe.format_options)
     labels_as = Scheme.parse(recipe.distillation.teacher_scheme)
     if labels_as.name != "fp32":
         quantize.check(TEACHER_FORMAT, labels_as)
+
+
+def parsed_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """From `coreml.target=ios18` to a mapping by format; values are as in TOML, and words need no quotes.
+
+    Raises:
+        RequestError: A text that is no such assignment, or an option that is given twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        match = OPTION.fullmatch(text)
+        if match is None:
+            raise RequestError(f"--option '{text}' is no option; write FORMAT.NAME=VALUE, such as coreml.target=ios18")
+        of_format = found.setdefault(match["format"], {})
+        if match["name"] in of_format:
+            raise RequestError(f"--option '{match['format']}.{match['name']}' is given twice; give one value")
+        of_format[match["name"]] = _value(match["value"])
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def check_model(name: str, options: Mapping[str, Any]) -> None:
@@ -133,10 +163,16 @@ def check_model(name: str, options: Mapping[str, Any]) -> None:
     options_from(models.get(name).spec, {"n_vocab": 1, **options}, where=f"model '{name}'")
 
 
-def check_formats(formats: Sequence[str], schemes: Sequence[str]) -> None:
-    """Refuse unknown formats and schemes, formats whose packages are missing, and schemes that a format cannot express."""
+def check_formats(
+    formats: Sequence[str], schemes: Sequence[str], options: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse unknown formats, schemes and options, formats whose packages are missing, and what a format cannot express."""
     parsed = [Scheme.parse(scheme) for scheme in schemes]
     for format in formats:
         converters.get(format)
         for scheme in parsed:
             quantize.check(format, scheme)
+    for format, given in options.items():
+        if format not in formats:
+            raise RequestError(f"options are given for format '{format}', which is none of {', '.join(formats)}")
+        converters.options(format, given)

@@ -44,18 +44,23 @@ def of_recipe(recipe: Recipe) -> list[Stage]:
     stages += [control_stage(name, values) for name, s in recipe.students.items() if s.control_training is not None]
     stages += [captured_stage(name, values) for name in recipe.students]
     for name in recipe.students:
-        stages += artifact_stages(name, recipe.formats, recipe.schemes)
+        stages += artifact_stages(name, recipe.formats, recipe.schemes, values["format_options"])
     formats = dict.fromkeys(recipe.students, recipe.formats)
     return [*stages, *parity_stages(formats), measurement_stage(formats, recipe.measuring, has_teacher=True)]
 
 
 def of_models(
-    source: str, path: Path, models: Sequence[str], formats: Sequence[str], schemes: Sequence[str]
+    source: str,
+    path: Path,
+    models: Sequence[str],
+    formats: Sequence[str],
+    schemes: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]],
 ) -> list[Stage]:
     """The stages that convert models of one source: a kind of thing that `convert` takes."""
     stages = [sourced_stage(source, path, model) for model in models]
     for model in models:
-        stages += artifact_stages(model, formats, schemes)
+        stages += artifact_stages(model, formats, schemes, options)
     return [*stages, *parity_stages(dict.fromkeys(models, formats))]
 
 
@@ -107,13 +112,20 @@ def captured_stage(student: str, recipe: Mapping[str, Any]) -> Stage:
     )
 
 
-def artifact_stages(model: str, formats: Sequence[str], schemes: Sequence[str]) -> list[Stage]:
-    """Convert one captured model to every format, under every scheme."""
+def artifact_stages(
+    model: str, formats: Sequence[str], schemes: Sequence[str], options: Mapping[str, Mapping[str, Any]]
+) -> list[Stage]:
+    """Convert one captured model to every format, with that format's options, under every scheme."""
     return [
         Stage(
             name=f"artifacts/{model}/{format}",
             work="edgeseq.steps.convert:work",
-            settings={"model": model, "format": format, "schemes": list(schemes)},
+            settings={
+                "model": model,
+                "format": format,
+                "schemes": list(schemes),
+                "options": dict(options.get(format, {})),
+            },
             needs=(f"models/{model}",),
         )
         for format in formats

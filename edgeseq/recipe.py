@@ -105,6 +105,7 @@ class Recipe:
     students: Mapping[str, StudentRecipe]
     formats: tuple[str, ...]
     schemes: tuple[str, ...]
+    format_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of converters, by format
     measuring: Measuring = field(default_factory=Measuring)
 
 

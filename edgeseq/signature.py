@@ -40,12 +40,16 @@ class State:
 
     An LSTM's output takes the input's place. A cache has a capacity, and its output holds the new rows only, which belong
     into the input along `axis`, from `position` on: no engine then copies what did not change.
+
+    A state that an engine keeps (`kept_as`) is neither fed nor returned by the file: it begins as zeros, in a state object
+    that the app makes once a sequence and hands to every call. Its batch is 1 and its capacity the largest there is.
     """
 
     input: str
     output: str
     axis: int | None = None  # None: the output replaces the input
     position: str | None = None  # the input (B,) that counts the rows in use
+    kept_as: str | None = None  # the type in which the engine keeps it between calls; None: the app keeps it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,22 @@ class Signature:
     def state_inputs(self) -> tuple[str, ...]:
         """The inputs that carry state from call to call."""
         return tuple(state.input for state in self.states)
+
+    @property
+    def state_outputs(self) -> tuple[str, ...]:
+        """The outputs that continue states."""
+        return tuple(state.output for state in self.states)
+
+    @property
+    def batch(self) -> str | None:
+        """The dimension of the sequences: what the first input that is no state begins with; None: that is fixed."""
+        first = next((spec.shape[0] for spec in self.inputs if spec.name not in self.state_inputs and spec.shape), 1)
+        return first if isinstance(first, str) else None
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether the engine keeps any of its states."""
+        return any(state.kept_as for state in self.states)
 
     def input(self, name: str) -> TensorSpec:
         """The input of that name."""

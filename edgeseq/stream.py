@@ -34,7 +34,7 @@ class _Caches:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class Plan:
     """What to do with the states after a call of one signature; sorted out once, since a step takes less than 1 ms."""
 
     replaced: tuple[State, ...]
@@ -83,7 +83,7 @@ class Stream:
         self.sizes = dict(sizes)
         self.states: dict[str, np.ndarray] = {}
         self.positions: dict[str, np.ndarray] = {}  # rows in use of each sequence, int32, by the input that takes them
-        self._plans = {name: _Plan.of(signature) for name, signature in self.signatures.items()}
+        self._plans = {name: Plan.of(signature) for name, signature in self.signatures.items()}
         for signature in self.signatures.values():
             _check_bounds(signature, sizes)
             for state in signature.states:
@@ -106,11 +106,8 @@ class Stream:
             self._make_room(self.signatures[signature], cache, inputs)
         positions = {cache.position: self.positions[cache.position] for cache in plan.caches}
         outputs = self.call({**inputs, **positions}, signature)
-        for state in plan.replaced:
-            self.states[state.input] = outputs.pop(state.output)
-        added: dict[str, int] = {}
-        for cache in plan.caches:
-            added[cache.position] = self._append(cache, [outputs.pop(state.output) for state in cache.states])
+        self.carry_on(plan, outputs)
+        added = {cache.position: cache.new_rows(inputs) for cache in plan.caches}
         for position, count in added.items():  # once, though caches along several axes may share it
             self.positions[position] = self.positions[position] + np.int32(count)
         return outputs
@@ -133,22 +130,28 @@ class Stream:
     def recall(self) -> None:
         """Bring `states` up to date where an engine keeps them itself; called before they are read on the host."""
 
-    def _append(self, cache: "_Caches", new: Sequence[np.ndarray]) -> int:
-        """Write the rows of each sequence where its own rows in use end; how many they are."""
+    def carry_on(self, plan: Plan, outputs: dict[str, np.ndarray]) -> None:
+        """Take from the outputs what continues states."""
+        for state in plan.replaced:
+            self.states[state.input] = outputs.pop(state.output)
+        for cache in plan.caches:
+            self._append(cache, [outputs.pop(state.output) for state in cache.states])
+
+    def _append(self, cache: "_Caches", new: Sequence[np.ndarray]) -> None:
+        """Write the rows of each sequence where its own rows in use end."""
         starts, count = self.positions[cache.position].tolist(), new[0].shape[cache.axis]
         before = (slice(None),) * cache.axis
         if min(starts) == max(starts):
             index = (*before, slice(starts[0], starts[0] + count))
             for state, rows in zip(cache.states, new, strict=True):
                 self.write(state.input, index, rows)
-            return count
+            return
         for state, rows in zip(cache.states, new, strict=True):
             batch = self._batch_axes()[state.input]
             for row, start in enumerate(starts):
                 of_row: list[int | slice] = [*before, slice(start, start + count)]
                 of_row[batch] = slice(row, row + 1)
                 self.write(state.input, tuple(of_row), rows.take([row], batch))
-        return count
 
     def _make_room(self, signature: Signature, cache: "_Caches", inputs: Tensors) -> None:
         """Enlarge caches to the next step of capacity that the new rows fit into."""

@@ -1,6 +1,7 @@
 """Core ML: float16 programs, and integer weights that are expanded to float when they are used."""
 
 import shutil
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -12,6 +13,7 @@ from edgeseq.quiet_coremltools import quietly
 
 DATA = Path("Data/com.apple.CoreML")
 DATED = "com.github.apple.coremltools.conversion_date"
+TIDYING = ("common::const_elimination", "common::cast_optimization", "common::dead_code_elimination")
 MIN_WEIGHTS = 64  # smaller constants gain nothing
 FLOAT16_MAX = 65504.0
 MASKED = 3e4  # stands for what float16 cannot hold: exp(score - MASKED) is 0, and a score added to it does not overflow
@@ -46,19 +48,19 @@ class CoreMLQuantizer(Quantizer):
 def _half_precision(source: Path) -> Any:
     """Computes in float16; inputs and outputs stay float32. `lstm` takes float16 from iOS 17 on."""
     ct = import_module("coremltools")
-    program, description = _load(source, ct.target.iOS17)
-    for function in program.functions.values():
+    loaded = _load(source, ct.target.iOS17)
+    for function in loaded.program.functions.values():
         _keep_within_float16(function)
-    _pass("common::add_fp16_cast")(program)
-    return _model(program, description, ct.target.iOS17)
+    _pass("common::add_fp16_cast")(loaded.program)
+    return _model(loaded)
 
 
 def _integer_weights(source: Path, scheme: Scheme) -> Any:
     """Symmetric integers for every weight matrix; vectors, such as biases, stay float."""
     ct = import_module("coremltools")
     target = ct.target.iOS18 if scheme.weight_bits == 4 else ct.target.iOS16
-    program, description = _load(source, target)
-    for function in program.functions.values():
+    loaded = _load(source, target)
+    for function in loaded.program.functions.values():
         for operation in list(function.operations):
             value = operation.outputs[0].val if operation.op_type == "const" else None
             if _is_matrix(value):
@@ -67,7 +69,7 @@ def _integer_weights(source: Path, scheme: Scheme) -> Any:
                 function.replace_uses_of_var_after_op(
                     anchor_op=operation, old_var=operation.outputs[0], new_var=compressed, no_check_var_types=True
                 )
-    return _model(program, description, target)
+    return _model(loaded)
 
 
 def _is_matrix(value: Any) -> TypeGuard[np.ndarray]:
@@ -131,28 +133,47 @@ def _keep_within_float16(function: Any) -> None:
             function.replace_uses_of_var_after_op(anchor_op=operation, old_var=operation.outputs[0], new_var=held)
 
 
-def _load(source: Path, target: int) -> tuple[Any, Any]:
-    """The program of a package, read for a deployment target, and the description of its interface."""
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    """A package's program, the description of its interface, and the version of the specification it is written for."""
+
+    program: Any
+    description: Any
+    version: int
+
+
+def _load(source: Path, target: int) -> _Loaded:
+    """The program of a package, read for a deployment target, or its own where that is newer."""
     data = source / DATA
     spec = import_module("coremltools.proto.Model_pb2").Model.FromString((data / "model.mlmodel").read_bytes())
     load = import_module("coremltools.converters.mil.frontend.milproto.load").load
-    return load(spec, max(target, spec.specificationVersion), str(data / "weights")), spec.description
-
-
-def _model(program: Any, description: Any, target: int) -> Any:
-    """The program as a model again, with nothing but dead code and doubled casts removed."""
-    ct = import_module("coremltools")
-    tidy = ct.PassPipeline(
-        ["common::const_elimination", "common::cast_optimization", "common::dead_code_elimination"], "tidy"
+    version = max(target, spec.specificationVersion)
+    return _Loaded(
+        program=load(spec, version, str(data / "weights")), description=spec.description, version=version
     )
+
+
+def _model(loaded: _Loaded) -> Any:
+    """The program as a model again, with nothing but dead code and doubled casts removed.
+
+    Functions share their weights again.
+    """
+    ct = import_module("coremltools")
+    program = loaded.program
+    if loaded.description.functions:
+        for name in TIDYING:
+            _pass(name)(program)
+        _pass("common::const_deduplication")._deduplicate_const_across_functions(program)
+        program.default_function_name = loaded.description.defaultFunctionName
+        program.skip_all_passes = program.export_as_multifunction = True
     return import_module("coremltools.converters.mil.converter").mil_convert(
         program,
         convert_from="milinternal",
         convert_to="mlprogram",
         compute_units=ct.ComputeUnit.ALL,
-        specification_version=target,
-        model_description=description,
-        pass_pipeline=tidy,
+        specification_version=loaded.version,
+        model_description=loaded.description,
+        pass_pipeline=ct.PassPipeline(list(TIDYING), "tidy"),
         skip_model_load=True,
     )
 

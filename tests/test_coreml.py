@@ -164,7 +164,7 @@ def test_every_unsupported_operator_is_named_before_anything_is_written(tmp_path
 
     both = r"aten\.i0\.default in module 'inner' .*; aten\.special_bessel_j0\.default in module 'inner'"
     with pytest.raises(UnsupportedError, match=both):
-        converters.get("coreml").convert(capture(Outer(), {"x": torch.ones(2, 3)}), target)
+        converters.convert(capture(Outer(), {"x": torch.ones(2, 3)}), "coreml", tmp_path, model="bessel")
 
     assert not target.exists()
 

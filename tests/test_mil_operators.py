@@ -19,8 +19,8 @@ if find_spec("coremltools") is None:
 from edgeseq import converters
 from edgeseq.artifact import Artifact
 from edgeseq.capture import capture
-from edgeseq.devices.runtimes._mil import constexpr, elementwise, matmul, shape
-from edgeseq.devices.runtimes._mil.evaluate import load_functions
+from edgeseq.devices.runtimes._mil import constexpr, convolution, elementwise, image, lists, matmul, selection, shape
+from edgeseq.devices.runtimes._mil.evaluate import COMPUTING, MOVING, load_functions
 from edgeseq.devices.runtimes._mil.precision import PRECISIONS, Precision
 from tests import tiny
 
@@ -76,7 +76,7 @@ REDUCTIONS: Mapping[str, Callable[..., Tensor]] = {
 
 
 def run(name: str, **inputs: Any) -> Any:
-    return {**elementwise.OPERATORS, **matmul.OPERATORS, **shape.OPERATORS}[name](**inputs)
+    return {**COMPUTING, **MOVING}[name](**inputs)
 
 
 @pytest.mark.parametrize("name", UNARY)

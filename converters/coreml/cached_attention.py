@@ -16,7 +16,8 @@ ALL_BUT_LAST = [True, True, True, False]
 def lower_cached_attention(context: Any, node: Any) -> None:
     """Translate one node; the signature and its meaning are in edgeseq/operators/cached_attention.py."""
     query, key, value, keys, values, mask = torch_ops._get_inputs(context, node, expected=6)
-    query = mb.mul(x=query, y=np.float32(query.shape[-1] ** -0.5))
+    width = int(node.meta["val"].shape[-1])  # coremltools may have lost it among symbolic sizes
+    query = mb.mul(x=query, y=np.float32(width**-0.5))
     of_new, of_past = (mb.matmul(x=query, y=rows, transpose_y=True) for rows in (key, keys))
     scores = mb.add(x=mb.concat(values=[of_new, of_past], axis=-1), y=mask)  # (B, H, T, T + S)
     weights = mb.softmax(x=scores, axis=-1)

@@ -20,10 +20,11 @@ from edgeseq.quiet_coremltools import quietly
 from edgeseq.signature import Signature
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-TARGET = ct.target.iOS16  # the oldest that holds integer weights per channel
+# It puts writes to states right behind what they write, and fails where they are already there (coremltools 9.0).
+FAILING_PASS = "common::canonicalize_inplace_pattern"
 
 
-def lower(program: ExportedProgram, signature: Signature) -> ct.models.MLModel:
+def lower(program: ExportedProgram, signature: Signature, target: ct.target) -> ct.models.MLModel:
     """The program in float32, with the signature's names.
 
     Raises:
@@ -38,7 +39,6 @@ def lower(program: ExportedProgram, signature: Signature) -> ct.models.MLModel:
     unsupported = untranslated(program)
     if unsupported:
         raise lacking("coreml", unsupported)
-    _check_names(signature)
     _check_outputs(program, signature)
     _mark_used_cells(program)
     try:
@@ -47,12 +47,19 @@ def lower(program: ExportedProgram, signature: Signature) -> ct.models.MLModel:
                 program,
                 inputs=[ct.TensorType(name=spec.name) for spec in signature.inputs],
                 outputs=[ct.TensorType(name=spec.name) for spec in signature.outputs],
-                minimum_deployment_target=TARGET,
+                minimum_deployment_target=target,
+                pass_pipeline=_passes(),
                 compute_precision=ct.precision.FLOAT32,
                 skip_model_load=True,
             )
     except Exception as error:  # coremltools raises whatever its translations happen to run into
         raise ConversionError(f"coremltools {ct.__version__} fails on signature '{signature.name}': {error}") from error
+
+
+def _passes() -> ct.PassPipeline:
+    pipeline = ct.PassPipeline.DEFAULT
+    pipeline.remove_passes({FAILING_PASS})
+    return pipeline
 
 
 def decomposed(program: ExportedProgram) -> ExportedProgram:
@@ -72,8 +79,12 @@ def untranslated(program: ExportedProgram) -> list[Node]:
     return [node for node in _calls(program) if REGISTRY.get_func(_kind(node)) is None]
 
 
-def _check_names(signature: Signature) -> None:
-    """Coremltools would rename the others without a word, and apps would look for them in vain."""
+def check_names(signature: Signature) -> None:
+    """Refuse names that coremltools would change without a word; apps would look for them in vain.
+
+    Raises:
+        UnsupportedError: With one such name.
+    """
     for spec in (*signature.inputs, *signature.outputs):
         if not NAME.fullmatch(spec.name):
             raise UnsupportedError(

@@ -18,7 +18,7 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from edgeseq import lookup, onnx_file, operators
 from edgeseq.capture import CapturedModel
-from edgeseq.converters import Converter
+from edgeseq.converters import Converter, NoOptions
 from edgeseq.converters.onnx import _recurrence, attention, metadata, products, rotary
 from edgeseq.errors import UnsupportedError
 from edgeseq.module_paths import lacking
@@ -33,11 +33,12 @@ UNLIMITED = 2**31  # bytes of a constant that is folded: reordered weights are a
 class OnnxConverter(Converter):
     suffix = ".onnx"
 
-    def convert(self, model: CapturedModel, target: Path) -> None:
+    def convert(self, model: CapturedModel, target: Path, options: NoOptions) -> None:
         """Write the one program: its graph, at any batch and length, serves every signature that is a case of it.
 
         Weights above 2 GB lie in a file beside it.
         """
+        del options
         if len(model.programs) != 1:
             raise UnsupportedError(
                 f"format 'onnx' holds one graph per file, but the model has {', '.join(model.programs)}; capture and "

@@ -6,7 +6,7 @@ The file has batch 1. Other dynamic dimensions stay dynamic: `resize_tensor_inpu
 from pathlib import Path
 
 from edgeseq.capture import CapturedModel
-from edgeseq.converters import Converter
+from edgeseq.converters import Converter, NoOptions
 from edgeseq.converters.tflite._flatbuffer import Entry, serialize
 from edgeseq.converters.tflite._graph import Graph
 from edgeseq.converters.tflite._lower import check, lower
@@ -19,8 +19,9 @@ class TFLiteConverter(Converter):
 
     suffix = ".tflite"
 
-    def convert(self, model: CapturedModel, target: Path) -> None:
+    def convert(self, model: CapturedModel, target: Path, options: NoOptions) -> None:
         """Write the model in float32; see `Converter.convert`."""
+        del options
         programs = [prepare(model.programs[signature.program], signature) for signature in model.signatures]
         check(programs)
         subgraphs: list[Graph] = []

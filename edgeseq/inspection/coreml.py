@@ -49,7 +49,8 @@ class CoreMLInspector(Inspector):
         version = model.specificationVersion
         systems = SYSTEMS.get(version, f"systems newer than {SYSTEMS[max(SYSTEMS)]}")
         functions = [(name, _block(f)) for name, f in sorted(model.mlProgram.functions.items())]
-        notes = () if functions else ("it is no ML program but an older neural network: operators are not listed",)
+        old = () if functions else ("it is no ML program but an older neural network: operators are not listed",)
+        notes = (*old, *_kept_states(model.description))
         return Contents(
             signatures=tuple(_signatures(model.description)),
             operators=tuple(op for _, block in functions for op in _operators(block, nested=False)),
@@ -71,6 +72,16 @@ def _signatures(description: Any) -> Iterator[Signature]:
             outputs=tuple(_spec(feature)[0] for feature in function.output),
             dims=tuple(dims.values()),
         )
+
+
+def _kept_states(description: Any) -> Iterator[str]:
+    """What the engine keeps from call to call: an app makes one object of it a sequence, and hands it to every call."""
+    several = description.functions
+    features = [state for function in (several if len(several) else (description,)) for state in function.state]
+    arrays = {feature.name: feature.type.stateType.arrayType for feature in features}
+    if arrays:
+        listed = (f"{name} {FEATURES.get(array.dataType, '?')}{list(array.shape)}" for name, array in arrays.items())
+        yield f"the engine keeps the states {', '.join(listed)}"
 
 
 def _spec(feature: Any) -> tuple[TensorSpec, tuple[Dim, ...]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from edgeseq.inspection import Inspection
 from edgeseq.inspection.delegates import Share
 from edgeseq.report.quantities import size
-from edgeseq.signature import Signature, TensorSpec
+from edgeseq.signature import Signature, State, TensorSpec
 
 LAYERS = 12  # shown by name; the rest is summed up
 
@@ -35,7 +35,7 @@ def _signature(signature: Signature, inspection: Inspection) -> Iterator[str]:
     yield f"signature {signature.name}"
     rows = inspection.contents.table_rows
     for spec in signature.inputs:
-        state = ", a state" if spec.name in signature.state_inputs else ""
+        state = next((_kept(s) for s in signature.states if s.input == spec.name), "")
         table = f", chooses among {rows[spec.name]:,} rows" if spec.name in rows else ""
         yield f"  in   {_tensor(spec)}{state}{table}"
     for spec in signature.outputs:
@@ -43,6 +43,10 @@ def _signature(signature: Signature, inspection: Inspection) -> Iterator[str]:
     bounds = [f"{dim.name} {dim.min} to {dim.max}" for dim in signature.dims]
     if bounds:
         yield f"  dims {', '.join(bounds)}"
+
+
+def _kept(state: State) -> str:
+    return f", a state that the engine keeps in {state.kept_as}" if state.kept_as else ", a state"
 
 
 def _tensor(spec: TensorSpec) -> str:

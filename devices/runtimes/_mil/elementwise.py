@@ -8,7 +8,7 @@ import torch
 from edgeseq.devices.runtimes._mil.operator import Array, Operator, axes_of
 
 CASTS = {"fp16": np.float32, "fp32": np.float32, "bool": np.bool_} | dict.fromkeys(
-    ("int32", "int16", "uint16"), np.int32
+    ("int32", "int16", "uint16", "int8", "uint8"), np.int32
 )
 
 
@@ -74,6 +74,39 @@ def _cumsum(x: Array, axis: Any = 0, exclusive: Any = False, reverse: Any = Fals
     return np.flip(total, int(axis)) if reverse else total
 
 
+def prelu(x: Array, alpha: Array) -> Array:
+    """He et al. 2015, one slope a channel (B, C, *space)."""
+    return np.where(x >= 0, x, x * alpha.reshape(-1, *[1] * (x.ndim - 2)))
+
+
+def softplus_parametric(x: Array, alpha: Array, beta: Array) -> Array:
+    """Alpha · log(1 + exp(beta · x)), each a vector over the channels (B, C, *space)."""
+    of_channels = (-1, *[1] * (x.ndim - 2))
+    return alpha.reshape(of_channels) * np.logaddexp(x * beta.reshape(of_channels), np.float32(0))
+
+
+def quantize(input: Array, scale: Array, output_dtype: Any, zero_point: Array | None = None, axis: Any = None) -> Array:
+    """Round(x / scale) + zero point, within the type."""
+    factor, offset = _of_axis(input, scale, axis), _of_axis(input, zero_point, axis)
+    limits = np.iinfo(np.dtype(str(output_dtype)))
+    rounded = np.rint(input / factor) + (0 if offset is None else offset)
+    return np.clip(rounded, limits.min, limits.max).astype(limits.dtype)
+
+
+def dequantize(input: Array, scale: Array, zero_point: Array | None = None, axis: Any = None) -> Array:
+    """Scale · (x - zero point)."""
+    factor, offset = _of_axis(input, scale, axis), _of_axis(input, zero_point, axis)
+    return factor * (input.astype(np.float32) - (0 if offset is None else offset))
+
+
+def _of_axis(x: Array, values: Array | None, axis: Any) -> Array | None:
+    """A vector along an axis, or one number for all."""
+    if values is None:
+        return None
+    held = np.asarray(values, np.float32)
+    return held.reshape([-1 if i == int(axis) % x.ndim else 1 for i in range(x.ndim)]) if held.ndim else held
+
+
 def _unary(function: Any) -> Operator:
     return lambda x: function(x)
 
@@ -98,6 +131,10 @@ def _with_alpha(function: Any) -> Operator:
     return lambda x, alpha=1.0: function(x, np.float32(alpha))
 
 
+def _with_alpha_and_beta(function: Any) -> Operator:
+    return lambda x, alpha, beta: function(x, np.float32(alpha), np.float32(beta))
+
+
 def _with_epsilon(function: Any, default: float) -> Operator:
     return lambda x, epsilon=default: function(x + np.float32(epsilon))
 
@@ -114,11 +151,13 @@ UNARY = {
     "exp2": np.exp2, "sqrt": np.sqrt, "square": np.square, "sin": np.sin, "cos": np.cos, "tan": np.tan,
     "tanh": np.tanh, "erf": erf, "sigmoid": sigmoid, "logical_not": np.logical_not, "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6), "silu": lambda x: x * sigmoid(x), "softplus": lambda x: np.logaddexp(x, 0),
+    "acos": np.arccos, "asin": np.arcsin, "atan": np.arctan, "atanh": np.arctanh, "cosh": np.cosh, "sinh": np.sinh,
     "softsign": lambda x: x / (1 + np.abs(x)),
 }  # fmt: skip
 REDUCTIONS = {
     "reduce_sum": np.sum, "reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min, "reduce_prod": np.prod,
     "reduce_log_sum_exp": log_sum_exp,
+    "reduce_log_sum": lambda x, **over: np.log(x.sum(**over)),
     "reduce_l1_norm": lambda x, **over: np.abs(x).sum(**over),
     "reduce_l2_norm": lambda x, **over: np.sqrt(np.square(x).sum(**over)),
     "reduce_sum_square": lambda x, **over: np.square(x).sum(**over),
@@ -133,6 +172,16 @@ OPERATORS: dict[str, Operator] = {
     "inverse": _with_epsilon(lambda x: 1 / x, 1e-4),
     "leaky_relu": _with_alpha(lambda x, alpha: np.where(x >= 0, x, alpha * x)),
     "elu": _with_alpha(lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))),
+    "threshold": _with_alpha(lambda x, alpha: np.maximum(x, alpha)),
+    "thresholded_relu": _with_alpha(lambda x, alpha: np.where(x >= alpha, x, np.float32(0))),
+    "clamped_relu": _with_alpha_and_beta(lambda x, alpha, beta: np.minimum(np.where(x >= 0, x, alpha * x), beta)),
+    "linear_activation": _with_alpha_and_beta(lambda x, alpha, beta: alpha * x + beta),
+    "scaled_tanh": _with_alpha_and_beta(lambda x, alpha, beta: alpha * np.tanh(beta * x)),
+    "sigmoid_hard": _with_alpha_and_beta(lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1)),
+    "prelu": prelu,
+    "softplus_parametric": softplus_parametric,
+    "quantize": quantize,
+    "dequantize": dequantize,
     "reduce_argmax": _arg(np.argmax),
     "reduce_argmin": _arg(np.argmin),
     "cast": _cast,

@@ -1,182 +1,213 @@
 """Loading a saved .mlpackage, and evaluating its functions operator by operator."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import coremltools as ct
 import numpy as np
-from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.frontend.milproto.load import load
 from coremltools.converters.mil.mil import Function, ListVar, Operation, Var, types
+from coremltools.converters.mil.mil import Block as MILBlock
 from coremltools.proto.Model_pb2 import Model
 
-from edgeseq.devices.runtimes._mil import constexpr, elementwise, matmul, recurrent, shape
+from edgeseq.devices.runtimes._mil import (
+    constexpr,
+    convolution,
+    elementwise,
+    image,
+    lists,
+    matmul,
+    recurrent,
+    selection,
+    shape,
+)
+from edgeseq.devices.runtimes._mil.control import (
+    Apply,
+    Block,
+    Branch,
+    Computation,
+    Loop,
+    Name,
+    ReadState,
+    Step,
+    Values,
+    WriteState,
+    typed,
+)
 from edgeseq.devices.runtimes._mil.operator import Array, Operator
 from edgeseq.devices.runtimes._mil.precision import Precision, as_evaluated, as_stored
 from edgeseq.errors import UnavailableError
 
-COMPUTING: Mapping[str, Operator] = {**elementwise.OPERATORS, **matmul.OPERATORS, **recurrent.OPERATORS}
-MOVING: Mapping[str, Operator] = shape.OPERATORS
-MAKING = frozenset({"fill", "fill_like", "one_hot", "pad", "range_1d"})  # they move values, but put in one of their own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One operation: which function on which values gives which others."""
-
-    operator: Operator
-    constants: Mapping[str, Any]
-    inputs: Mapping[str, str | tuple[str, ...]]  # parameter -> the value's name, or those of a list
-    outputs: tuple[str, ...]
-    dtypes: tuple[np.dtype[Any], ...]  # that each output is rounded to
-    is_rounded: bool  # False: it only moves values that are rounded already
-    frees: tuple[str, ...]  # values that nothing reads after this step
+COMPUTING: Mapping[str, Operator] = {
+    **elementwise.OPERATORS,
+    **matmul.OPERATORS,
+    **convolution.OPERATORS,
+    **recurrent.OPERATORS,
+    **image.COMPUTING,
+}
+MOVING: Mapping[str, Operator] = {**shape.OPERATORS, **selection.OPERATORS, **image.MOVING, **lists.OPERATORS}
+# They move values, but put in some of their own.
+MAKING = frozenset({"fill", "fill_like", "one_hot", "pad", "range_1d", "scatter", "scatter_along_axis", "scatter_nd"})
+CONTROL = frozenset({"cond", "while_loop", "read_state", "coreml_update_state"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """A function of the program, ready to be evaluated."""
 
-    constants: Mapping[str, Array]
-    steps: tuple[Step, ...]
-    outputs: tuple[str, ...]
+    block: Block
+    state_shapes: Mapping[str, tuple[int, ...]]
     precision: Precision = "declared"
 
-    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name."""
+    def __call__(self, feeds: Mapping[str, Array], states: Values | None = None) -> dict[str, Array]:
+        """Outputs by name; `states` is what `new_states` made, and is changed. None: the function has none, or new ones."""
         given = {key: typed(value, as_evaluated(value.dtype, self.precision)) for key, value in feeds.items()}
-        values: dict[str, Any] = {**self.constants, **given}
         with np.errstate(all="ignore"):  # overflow and NaN are results here, to be compared
-            for step in self.steps:
-                inputs = {key: _read(values, name) for key, name in step.inputs.items()}
-                results = step.operator(**step.constants, **inputs)
-                results = results if isinstance(results, tuple) else (results,)
-                for name, dtype, result in zip(step.outputs, step.dtypes, results, strict=True):
-                    values[name] = typed(result, dtype, is_rounded=step.is_rounded)
-                for name in step.frees:
-                    del values[name]
-        return {name: values[name] for name in self.outputs}
+            results = self.block(given, self.new_states() if states is None else states)
+        return dict(zip(self.block.outputs, results, strict=True))
+
+    def new_states(self) -> Values:
+        """The states of a new sequence: zeros."""
+        return {name: np.zeros(sizes, np.float32) for name, sizes in self.state_shapes.items()}
 
 
 def load_functions(package: Path, precision: Precision = "declared") -> dict[str, Evaluated]:
     """The functions of a saved package by name, to be evaluated in the types it declares or in one of its own.
 
     Raises:
-        UnavailableError: The evaluator lacks operators of the program; all are listed.
+        UnavailableError: The evaluator lacks operators of the program; all are listed. Or it is no ML program.
     """
     data = package / "Data" / "com.apple.CoreML"
     spec = Model.FromString((data / "model.mlmodel").read_bytes())
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise UnavailableError(
+            f"the Core ML evaluator runs ML programs, but '{package}' is of the type '{spec.WhichOneof('Type')}'; convert the "
+            "model again for iOS 15 or newer"
+        )
+    _require_known(spec)
     program = load(spec, spec.specificationVersion, str(data / "weights"))
-    missing = {op.op_type for function in program.functions.values() for op in function.operations if not _is_known(op)}
+    return {name: _function(function, precision) for name, function in program.functions.items()}
+
+
+def _require_known(spec: Any) -> None:
+    """Checked on the file itself, since coremltools stops at the first operator that it does not know."""
+    known = {*COMPUTING, *MOVING, *CONTROL, *constexpr.OPERATORS, "const", "write_state"}
+    bodies = [f.block_specializations[f.opset] for f in spec.mlProgram.functions.values()]
+    missing = {operation.type for body in bodies for operation in _nested(body)} - known
     if missing:
         raise UnavailableError(
             f"the Core ML evaluator has no operator {', '.join(sorted(missing))}; check this artifact on macOS with "
             "the runtime 'coreml', or add the operator to devices/runtimes/_mil"
         )
-    return {name: _prepare(function, precision) for name, function in program.functions.items()}
 
 
-def typed(value: Any, dtype: np.dtype[Any], *, is_rounded: bool = True) -> Array:
-    """The value as the evaluator holds that type: float16 as float32 that float16 can express."""
-    if dtype != np.float16:
-        return np.asarray(value, dtype)
-    held = np.asarray(value, np.float32)
-    return held.astype(np.float16).astype(np.float32) if is_rounded else held
+def _nested(block: Any) -> Iterator[Any]:
+    for operation in block.operations:
+        yield operation
+        for inner in operation.blocks:
+            yield from _nested(inner)
 
 
-def _prepare(function: Function, precision: Precision) -> Evaluated:
-    constants: dict[str, Array] = {}
-    operations: list[Operation] = []
-    for operation in function.operations:
-        if operation.op_type == "const":
-            results: tuple[Any, ...] = (operation.outputs[0].val,)
-        elif operation.op_type.startswith("constexpr_"):
-            results = constexpr.expand(operation)
-        else:
-            operations.append(operation)
-            continue
-        for var, result in zip(operation.outputs, results, strict=True):
-            if var.dtype == types.str:
-                constants[var.name] = str(result)
-            else:
-                stored = as_stored(_dtype(var), np.size(result), precision)
-                constants[var.name] = np.array(typed(result, stored))  # writeable
-    outputs = tuple(var.name for var in function.outputs)
-    last_readers = {name: op for op in operations for name in _names(op)}
-    steps = []
-    for operation in operations:
-        made_and_read = [name for name in {**_names(operation)} if last_readers[name] is operation]
-        frees = tuple(name for name in made_and_read if name not in constants and name not in outputs)
-        steps.append(_step(operation, constants, frees, precision))
-    return Evaluated(constants=constants, steps=tuple(steps), outputs=outputs, precision=precision)
-
-
-def _step(operation: Operation, constants: Mapping[str, Array], frees: tuple[str, ...], precision: Precision) -> Step:
-    fixed: dict[str, Any] = {}
-    inputs: dict[str, str | tuple[str, ...]] = {}
-    for parameter, value in operation.inputs.items():
-        if value is None:
-            continue
-        if isinstance(value, (list, tuple)):
-            inputs[parameter] = tuple(var.name for var in value)
-        elif value.name in constants:
-            fixed[parameter] = constants[value.name]
-        else:
-            inputs[parameter] = value.name
-    ours = COMPUTING.get(operation.op_type) or MOVING.get(operation.op_type)
-    return Step(
-        operator=ours or _inferred(operation),
-        constants=fixed,
-        inputs=inputs,
-        outputs=tuple(var.name for var in operation.outputs),
-        dtypes=tuple(as_evaluated(_dtype(var), precision) for var in operation.outputs),
-        is_rounded=operation.op_type not in MOVING or operation.op_type in MAKING,
-        frees=frees,
+def _function(function: Function, precision: Precision) -> Evaluated:
+    states = {name: var for name, var in function.inputs.items() if types.is_state(var.sym_type)}
+    return Evaluated(
+        block=_block(function, {}, precision),
+        state_shapes={name: tuple(var.sym_type.wrapped_type().get_shape()) for name, var in states.items()},
+        precision=precision,
     )
 
 
-def _inferred(operation: Operation) -> Operator:
-    """Coremltools' own constant folding of an operator that this evaluator has no function for: slow, but there."""
-    half = {key for key, value in operation.inputs.items() if isinstance(value, Var) and value.dtype == types.fp16}
-    version = operation.enclosing_block.opset_version if hasattr(operation.enclosing_block, "opset_version") else None
+def _block(block: MILBlock, around: Mapping[str, Any], precision: Precision) -> Block:
+    """One block; `around` are the constants that it sees."""
+    constants: dict[str, Any] = {}
+    operations: list[Operation] = []
+    for operation in block.operations:
+        if operation.op_type == "const" or operation.op_type in constexpr.OPERATORS:
+            constants |= _constants(operation, {**around, **constants}, precision)
+        else:
+            operations.append(operation)
+    outputs = tuple(var.name for var in block.outputs)
+    last_readers = {name: operation for operation in operations for name in _names(operation)}
+    made = {var.name for operation in operations for var in operation.outputs}
+    steps = []
+    for operation in operations:
+        frees = tuple(n for n in _names(operation) if last_readers[n] is operation and n in made and n not in outputs)
+        steps.append(
+            Step(
+                compute=_computation(operation, {**around, **constants}, precision),
+                outputs=tuple(var.name for var in operation.outputs),
+                dtypes=tuple(_evaluated_dtype(var, precision) for var in operation.outputs),
+                is_rounded=operation.op_type not in MOVING or operation.op_type in MAKING,
+                frees=frees,
+            )
+        )
+    inputs = block.inputs if isinstance(block.inputs, Mapping) else [var.name for var in block.inputs]
+    return Block(inputs=tuple(inputs), constants=constants, steps=tuple(steps), outputs=outputs)
 
-    def infer(**inputs: Any) -> tuple[Array, ...]:
-        given = {key: value.astype(np.float16) if key in half else value for key, value in inputs.items()}
-        given = {
-            key: value[()] if isinstance(value, np.ndarray) else value for key, value in given.items()
-        }  # no 0-d arrays
-        with Function({}, opset_version=version or ct.target.iOS16):
-            results = getattr(mb, operation.op_type)(**given)
-        results = results if isinstance(results, (list, tuple)) else (results,)
-        return tuple(result.val for result in results)
 
-    return infer
+def _constants(operation: Operation, known: Mapping[str, Any], precision: Precision) -> dict[str, Any]:
+    """What a `const` or `constexpr_*` operation holds, by name."""
+    if operation.op_type == "const":
+        results: Any = (operation.outputs[0].val,)
+    else:
+        given = {key: var for key, var in operation.inputs.items() if var is not None}
+        arguments = {key: known[var.name] for key, var in given.items()}
+        results = constexpr.OPERATORS[operation.op_type](**arguments)
+        results = results if isinstance(results, tuple) else (results,)
+    found: dict[str, Any] = {}
+    for var, result in zip(operation.outputs, results, strict=True):
+        if var.dtype == types.str:
+            found[var.name] = str(result)
+        else:
+            stored = as_stored(_dtype(var), np.size(result), precision)
+            found[var.name] = np.array(typed(result, stored))  # writeable
+    return found
 
 
-def _is_known(operation: Operation) -> bool:
-    op_type = operation.op_type
-    if op_type == "const" or op_type.startswith("constexpr_") or op_type in COMPUTING or op_type in MOVING:
-        return True
-    return not operation.blocks and type(operation).value_inference is not Operation.value_inference
+def _computation(operation: Operation, constants: Mapping[str, Any], precision: Precision) -> Computation:
+    inputs = operation.inputs
+    if operation.op_type == "cond":
+        if_true, if_false = (_block(block, constants, precision) for block in operation.blocks)
+        return Branch(condition=inputs["pred"].name, if_true=if_true, if_false=if_false)
+    if operation.op_type == "while_loop":
+        condition, body = (_block(block, constants, precision) for block in operation.blocks)
+        variables = tuple(var.name for var in inputs["loop_vars"])
+        return Loop(variables=variables, condition=condition, body=body)
+    if operation.op_type == "read_state":
+        return ReadState(state=inputs["input"].name)
+    if operation.op_type == "coreml_update_state":
+        return WriteState(state=inputs["state"].name, value=inputs["value"].name)
+    fixed: dict[str, Any] = {}
+    named: dict[str, Name] = {}
+    for parameter, value in inputs.items():
+        if isinstance(value, (list, tuple)):
+            named[parameter] = tuple(var.name for var in value)
+        elif value is not None and value.name in constants:
+            fixed[parameter] = constants[value.name]
+        elif value is not None:
+            named[parameter] = value.name
+    operator = COMPUTING.get(operation.op_type) or MOVING[operation.op_type]
+    return Apply(operator=operator, constants=fixed, inputs=named)
 
 
 def _names(operation: Operation) -> dict[str, None]:
-    """Names of the values that an operation reads, in order."""
+    """Names of the values that an operation reads, its blocks included, in order."""
     read: dict[str, None] = {}
     for value in operation.inputs.values():
         for var in value if isinstance(value, (list, tuple)) else (value,):
             if var is not None:
                 read[var.name] = None
+    for block in operation.blocks:
+        for inner in block.operations:
+            read |= _names(inner)
+        read |= {var.name: None for var in block.outputs}
     return read
 
 
-def _read(values: Mapping[str, Any], name: str | tuple[str, ...]) -> Any:
-    return values[name] if isinstance(name, str) else [values[n] for n in name]
+def _evaluated_dtype(var: Var, precision: Precision) -> np.dtype[Any] | None:
+    return None if isinstance(var, ListVar) else as_evaluated(_dtype(var), precision)
 
 
-def _dtype(var: Var) -> Any:
-    if isinstance(var, ListVar):
-        raise UnavailableError(f"the Core ML evaluator has no lists, but '{var.name}' is one")
+def _dtype(var: Var) -> np.dtype[Any]:
     return np.dtype(types.nptype_from_builtin(var.dtype))

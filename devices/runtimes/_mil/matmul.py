@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from edgeseq.devices.runtimes._mil.blas import product
 from edgeseq.devices.runtimes._mil.elementwise import softmax
-from edgeseq.devices.runtimes._mil.operator import Array, Operator, ints
+from edgeseq.devices.runtimes._mil.operator import Array, Operator
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -32,34 +30,6 @@ def attention(query: Array, key: Array, value: Array, attn_mask: Array | None = 
     return product(softmax(scores), value)
 
 
-def convolution(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    strides: Array | None = None,
-    pad_type: Any = "valid",
-    pad: Array | None = None,
-    dilations: Array | None = None,
-    groups: Any = 1,
-) -> Array:
-    """From x (B, I, *space), weight (O, I / groups, *kernel) -> (B, O, *space)."""
-    if str(pad_type) not in ("valid", "custom"):
-        raise NotImplementedError(f"conv with pad_type {pad_type}")
-    rank = x.ndim - 2
-    before_after = [0] * (2 * rank) if pad is None or str(pad_type) == "valid" else ints(pad)
-    widths = [(0, 0), (0, 0), *((before_after[2 * axis], before_after[2 * axis + 1]) for axis in range(rank))]
-    convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[rank]
-    result = convolve(
-        torch.from_numpy(np.pad(x, widths)),
-        torch.from_numpy(weight),
-        None if bias is None else torch.from_numpy(bias),
-        stride=[1] * rank if strides is None else ints(strides),
-        dilation=[1] * rank if dilations is None else ints(dilations),
-        groups=int(groups),
-    )
-    return result.numpy()
-
-
 def _einsum(values: Sequence[Array], equation: Any) -> Array:
     return np.einsum(str(equation), *values)
 
@@ -69,5 +39,4 @@ OPERATORS: dict[str, Operator] = {
     "matmul": matmul,
     "scaled_dot_product_attention": attention,
     "einsum": _einsum,
-    "conv": convolution,
 }

@@ -14,7 +14,12 @@ def reshape(x: Array, shape: Array) -> Array:
     return x.reshape(sizes)
 
 
-def slice_by_index(
+def slice_by_index(x: Array, begin: Array, end: Array, **options: Array | None) -> Array:
+    """The part of an array that `slices` says."""
+    return x[slices(x, begin, end, **options)]
+
+
+def slices(
     x: Array,
     begin: Array,
     end: Array,
@@ -22,7 +27,7 @@ def slice_by_index(
     begin_mask: Array | None = None,
     end_mask: Array | None = None,
     squeeze_mask: Array | None = None,
-) -> Array:
+) -> tuple[int | slice, ...]:
     """A masked begin or end is the axis's own; a squeezed axis gives its element at `begin`."""
     none = np.zeros(x.ndim, bool)
     strides = np.ones(x.ndim, int) if stride is None else stride
@@ -35,7 +40,7 @@ def slice_by_index(
             first = None if no_begin[axis] else int(begin[axis])
             last = None if no_end[axis] else int(end[axis])
             index.append(slice(first, last, int(strides[axis])))
-    return x[tuple(index)]
+    return tuple(index)
 
 
 def slice_by_size(x: Array, begin: Array, size: Array) -> Array:
@@ -154,6 +159,29 @@ def _reverse(x: Array, axes: Array | None = None) -> Array:
     return np.flip(x, None if axes is None else tuple(ints(axes)))
 
 
+def _flatten2d(x: Array, axis: Any = 1) -> Array:
+    return x.reshape(int(np.prod(x.shape[: int(axis)])), -1)
+
+
+def _depth_to_space(x: Array, block_size: Any) -> Array:
+    batch, channels, height, width = x.shape
+    r = int(block_size)
+    parts = x.reshape(batch, r, r, channels // r**2, height, width).transpose(0, 3, 4, 1, 5, 2)
+    return parts.reshape(batch, channels // r**2, height * r, width * r)
+
+
+def _space_to_depth(x: Array, block_size: Any) -> Array:
+    batch, channels, height, width = x.shape
+    r = int(block_size)
+    parts = x.reshape(batch, channels, height // r, r, width // r, r).transpose(0, 3, 5, 1, 2, 4)
+    return parts.reshape(batch, channels * r**2, height // r, width // r)
+
+
+def _crop(x: Array, crop_height: Array, crop_width: Array) -> Array:
+    (top, bottom), (left, right) = ints(crop_height), ints(crop_width)
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
 def _identity(x: Array) -> Array:
     return x
 
@@ -178,6 +206,10 @@ OPERATORS: dict[str, Operator] = {
     "pad": pad,
     "one_hot": one_hot,
     "band_part": band_part,
+    "flatten2d": _flatten2d,
+    "depth_to_space": _depth_to_space,
+    "space_to_depth": _space_to_depth,
+    "crop": _crop,
     "shape": _shape,
     "range_1d": _range,
     "fill": _fill,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeseq.verify import sqnr_db, tolerance_for
+from edgeseq.parity import sqnr_db
+from edgeseq.tolerance import tolerance_for
 
 Outputs = Sequence[Mapping[str, np.ndarray]]  # of each trial, by name
 

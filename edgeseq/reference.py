@@ -7,15 +7,16 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 
 from edgeseq.errors import RequestError
 
-# parity: tensor errors at a length and batch that the export never saw; task: a batch of a labelled test set;
-# bench: what is fed while measuring.
-Kind = Literal["parity", "task", "bench"]
+# parity: tensor errors at a length and batch that the export never saw; chunked: a whole sequence from empty states, which
+# is to be given in chunks; greedy: a prompt and the tokens that are likeliest after it, one by one; task: a batch of a
+# labelled test set; bench: what is fed while measuring.
+Kind = Literal["parity", "chunked", "greedy", "task", "bench"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,9 @@ class Reference:
     model: str
     cases: tuple[Case, ...]
 
-    def of_kind(self, kind: Kind) -> tuple[Case, ...]:
-        """The cases of one kind."""
-        return tuple(case for case in self.cases if case.kind == kind)
+    def of_kind(self, *kinds: Kind) -> tuple[Case, ...]:
+        """The cases of these kinds."""
+        return tuple(case for case in self.cases if case.kind in kinds)
 
     def save(self, path: Path) -> None:
         """Write all cases to one `.npz`."""
@@ -79,10 +80,11 @@ def _case(number: int, entry: dict[str, str], arrays: dict[str, np.ndarray]) -> 
     def part(prefix: str) -> dict[str, np.ndarray]:
         return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
-    kind: Kind = {"parity": "parity", "task": "task", "bench": "bench"}[entry["kind"]]  # type: ignore[assignment]  # the three literals
+    if entry["kind"] not in get_args(Kind):
+        raise ValueError(f"a case is of kind '{entry['kind']}'")
     return Case(
         name=entry["name"],
-        kind=kind,
+        kind=entry["kind"],  # type: ignore[arg-type]  # one of the literals, as was checked
         signature=entry["signature"],
         inputs=part(f"{number}/in/"),
         outputs=part(f"{number}/out/"),

@@ -6,7 +6,7 @@ and the task's own metric on the whole test set.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,36 +15,11 @@ import numpy as np
 
 from edgeseq.artifact import Artifact
 from edgeseq.errors import RequestError
-from edgeseq.reference import Case, Reference
+from edgeseq.parity import Called, ParityCase, Streams, cells, ratio_db
+from edgeseq.reference import Reference
 from edgeseq.signature import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tolerance:
-    """What an artifact must keep to. None: reported, not judged."""
-
-    max_abs_error: float | None = None
-    sqnr_db: float | None = None
-    accuracy_drop: float | None = None  # fraction of the test set, against the PyTorch model
-
-
-# Bounds on logits of order 1: float32 differs by summation order only; float16 by its 11-bit mantissa; integer schemes are
-# judged by the task, with a floor on the noise that a wrong scale or a lost layer would break.
-TOLERANCES: Mapping[str, Tolerance] = {
-    "fp32": Tolerance(max_abs_error=1e-4, accuracy_drop=0.0),
-    "fp16": Tolerance(max_abs_error=1e-2, accuracy_drop=0.002),
-}
-INTEGER_TOLERANCE = Tolerance(sqnr_db=15.0, accuracy_drop=0.005)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParityCase:
-    """One parity case and its errors."""
-
-    name: str
-    shapes: Mapping[str, tuple[int, ...]]
-    max_abs_error: float
-    sqnr_db: float  # infinite where both agree to the bit
+from edgeseq.stream import Stream
+from edgeseq.tolerance import Tolerance, tolerance_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +31,19 @@ class ParityReport:
     scheme: str
     verified_by: str
     cases: tuple[ParityCase, ...]
-    max_abs_error: float
-    sqnr_db: float
+    max_abs_error: float  # of the worst case
+    sqnr_db: float  # over all calls that were compared whole
     accuracy: float | None  # of the artifact on the whole test set; None: the model has no labelled test set
     reference_accuracy: float | None
     agreement: float | None  # fraction of the test set on which artifact and reference choose the same class
     tolerance: Tolerance
+    batch: int | None = None  # of the file, whose engine takes a larger one row by row; None: any
 
     @property
     def failures(self) -> tuple[str, ...]:
         """What is out of tolerance, each with both numbers."""
-        found = []
         limit = self.tolerance
-        if limit.max_abs_error is not None and not self.max_abs_error <= limit.max_abs_error:
-            found.append(f"max abs error {self.max_abs_error:.2e} > {limit.max_abs_error:.0e}")
-        if limit.sqnr_db is not None and not self.sqnr_db >= limit.sqnr_db:
-            found.append(f"SQNR {self.sqnr_db:.1f} dB < {limit.sqnr_db:.0f} dB")
+        found = _listed(self.cases, limit)
         if limit.accuracy_drop is not None and self.accuracy is not None and self.reference_accuracy is not None:
             drop = self.reference_accuracy - self.accuracy
             if not drop <= limit.accuracy_drop + 1e-9:
@@ -93,22 +65,60 @@ class ParityReport:
         """Read back what `save` wrote."""
         data = json.loads(path.read_text())
         del data["passed"], data["failures"]
-        cases = tuple(
-            ParityCase(
-                name=c["name"],
-                shapes={k: tuple(v) for k, v in c["shapes"].items()},
-                max_abs_error=_number(c["max_abs_error"]),
-                sqnr_db=_number(c["sqnr_db"]),
-            )
-            for c in data["cases"]
-        )
-        numbers = {key: _number(data[key]) for key in ("max_abs_error", "sqnr_db")}
+        cases = tuple(_cell(c) for c in data["cases"])
+        numbers = {key: float(data[key]) for key in ("max_abs_error", "sqnr_db")}
         return cls(**{**data, **numbers, "cases": cases, "tolerance": Tolerance(**data["tolerance"])})
 
 
-def tolerance_for(scheme: str) -> Tolerance:
-    """The default tolerance of a scheme."""
-    return TOLERANCES.get(scheme, INTEGER_TOLERANCE)
+def verify(
+    artifact: Artifact,
+    reference: Reference,
+    run: Run,
+    *,
+    verified_by: str,
+    streams: Streams | None = None,
+    batch: int | None = None,
+) -> ParityReport:
+    """Run every case through `run` and compare.
+
+    Args:
+        artifact: What is verified.
+        reference: What PyTorch computed.
+        run: How the artifact is called.
+        verified_by: The engine, in words.
+        streams: How a sequence with states begins in it; None: the host keeps the states.
+        batch: What the file's batch is fixed to; None: any.
+
+    Raises:
+        RequestError: The reference has neither parity nor task cases, so that nothing would be proven.
+    """
+    if not reference.of_kind("parity", "chunked", "greedy", "task"):
+        raise RequestError(
+            f"the reference of '{reference.model}' has no cases: nothing to compare '{artifact.path}' with"
+        )
+    called = Called(
+        run=run,
+        streams=streams or (lambda sizes: Stream(run, artifact.signatures, sizes)),
+        signatures={signature.name: signature for signature in artifact.signatures},
+    )
+    cases = cells(reference.of_kind("parity", "chunked", "greedy"), called)
+    whole = [cell for cell in cases if cell.kind == "parity"]
+    task = [(case, run(case.inputs, case.signature)) for case in reference.of_kind("task")]
+    errors = [cell.max_abs_error for cell in cases if cell.max_abs_error is not None]
+    return ParityReport(
+        artifact_sha256=artifact.sha256,
+        format=artifact.format,
+        scheme=artifact.scheme,
+        verified_by=verified_by,
+        cases=cases,
+        max_abs_error=float(np.max(errors, initial=0.0)),
+        sqnr_db=ratio_db(sum(c.signal_power for c in whole), sum(c.noise_power for c in whole)),
+        accuracy=_accuracy([(_classes(outputs), case.labels) for case, outputs in task]),
+        reference_accuracy=_accuracy([(_classes(case.outputs), case.labels) for case, _ in task]),
+        agreement=_accuracy([(_classes(outputs), _classes(case.outputs)) for case, outputs in task]),
+        tolerance=_tolerance_of(artifact),
+        batch=batch,
+    )
 
 
 def _tolerance_of(artifact: Artifact) -> Tolerance:
@@ -117,66 +127,14 @@ def _tolerance_of(artifact: Artifact) -> Tolerance:
     return tolerance_for("fp16" if artifact.scheme == "fp32" and "float16" in kept else artifact.scheme)
 
 
-def verify(artifact: Artifact, reference: Reference, run: Run, *, verified_by: str) -> ParityReport:
-    """Run every parity and task case through `run` and compare.
-
-    Raises:
-        RequestError: The reference has neither parity nor task cases, so that nothing would be proven.
-    """
-    if not reference.of_kind("parity") and not reference.of_kind("task"):
-        raise RequestError(
-            f"the reference of '{reference.model}' has no cases: nothing to compare '{artifact.path}' with"
-        )
-    parity = [(case, run(case.inputs, case.signature)) for case in reference.of_kind("parity")]
-    cases = tuple(_compare(case, outputs) for case, outputs in parity)
-    pooled_signal, pooled_noise = _pooled(parity)
-    task = [(case, run(case.inputs, case.signature)) for case in reference.of_kind("task")]
-    return ParityReport(
-        artifact_sha256=artifact.sha256,
-        format=artifact.format,
-        scheme=artifact.scheme,
-        verified_by=verified_by,
-        cases=cases,
-        max_abs_error=float(np.max([case.max_abs_error for case in cases], initial=0.0)),
-        sqnr_db=sqnr_db(pooled_signal, pooled_noise),
-        accuracy=_accuracy([(_classes(outputs), case.labels) for case, outputs in task]),
-        reference_accuracy=_accuracy([(_classes(case.outputs), case.labels) for case, _ in task]),
-        agreement=_accuracy([(_classes(outputs), _classes(case.outputs)) for case, outputs in task]),
-        tolerance=_tolerance_of(artifact),
-    )
-
-
-def sqnr_db(signal: np.ndarray, noise: np.ndarray) -> float:
-    """10 log10 of the power of the signal over that of the noise, in decibels."""
-    noise_power = float(np.square(noise, dtype=np.float64).sum())
-    signal_power = float(np.square(signal, dtype=np.float64).sum())
-    if noise_power == 0:
-        return math.inf
-    ratio = signal_power / noise_power
-    return -math.inf if ratio == 0 else 10 * math.log10(ratio)
-
-
-def _compare(case: Case, outputs: dict[str, np.ndarray]) -> ParityCase:
-    signal, noise = _pooled([(case, outputs)])
-    return ParityCase(
-        name=case.name,
-        shapes={key: value.shape for key, value in case.inputs.items()},
-        max_abs_error=float(np.abs(noise).max(initial=0.0)),
-        sqnr_db=sqnr_db(signal, noise),
-    )
-
-
-def _pooled(pairs: list[tuple[Case, dict[str, np.ndarray]]]) -> tuple[np.ndarray, np.ndarray]:
-    """Every expected value, and its difference from the actual one; NaN where an output is missing or of another shape."""
-    signal, noise = [np.zeros(0)], [np.zeros(0)]
-    for case, outputs in pairs:
-        for key, expected in case.outputs.items():
-            actual = outputs.get(key, np.zeros(0))
-            same_shape = actual.shape == expected.shape
-            difference = actual - expected.astype(np.float64) if same_shape else np.full(expected.shape, np.nan)
-            signal.append(expected.ravel())
-            noise.append(difference.ravel())
-    return np.concatenate(signal), np.concatenate(noise)
+def _listed(cases: Sequence[ParityCase], limit: Tolerance) -> list[str]:
+    """The first case that is out of tolerance, and how many others are."""
+    failed = [(case.failure(limit), case) for case in cases if case.failure(limit)]
+    if not failed:
+        return []
+    others = f" and {len(failed) - 1} more of {len(cases)} cases" if len(failed) > 1 else ""
+    failure, case = failed[0]
+    return [f"{failure} at {case.title}{others}"]
 
 
 def _classes(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -200,5 +158,9 @@ def finite(value: Any) -> Any:
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _number(value: float | str) -> float:
-    return float(value)
+def _cell(data: Mapping[str, Any]) -> ParityCase:
+    """A case as it was written."""
+    words = ("max_abs_error", "relative_error", "sqnr_db", "agreement", "noise_power", "signal_power")
+    numbers = {key: None if data[key] is None else float(data[key]) for key in words}
+    shapes = {key: tuple(shape) for key, shape in data["shapes"].items()}
+    return ParityCase(**{**data, **numbers, "shapes": shapes, "chunks": tuple(data["chunks"])})

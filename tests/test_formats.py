@@ -13,9 +13,9 @@ from edgeseq.artifact import Artifact
 from edgeseq.capture import capture
 from edgeseq.devices import runtimes
 from edgeseq.errors import UnsupportedError
+from edgeseq.parity import sqnr_db
 from edgeseq.quantize import Scheme
 from edgeseq.signature import Dim
-from edgeseq.verify import sqnr_db
 from tests.benchmarks.recurrent import COUNTERS
 
 FORMATS = converters.names()

@@ -30,6 +30,7 @@ class Runtime(ABC):
 
     format: ClassVar[str]  # what it runs: the name of a format, or "pytorch"
     verified_by: ClassVar[str]  # the words of a parity report, such as "onnxruntime 1.32.0"
+    batch: ClassVar[int | None] = None  # what the format's files fix it to, larger ones being run row by row; None: any
     is_timed: ClassVar[bool] = True  # False: a reference evaluator whose times say nothing of a device
 
     def unavailable(self) -> str | None:

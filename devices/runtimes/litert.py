@@ -17,6 +17,7 @@ class LiteRTRuntime(Runtime):
     """`Interpreter`, not `CompiledModel`: the latter aborts on Arm cores without LSE atomics (LiteRT 2.3.0)."""
 
     format = "tflite"
+    batch = 1
     verified_by = f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
 
     def load(self, path: Path, signatures: tuple[Signature, ...], *, threads: int) -> "LiteRTSession":

@@ -23,6 +23,7 @@ INSTALLED = find_spec("tensorflow") is not None
 
 class TensorFlowRuntime(Runtime):
     format = "tflite"
+    batch = 1
     verified_by = f"TensorFlow {version('tensorflow')}" if INSTALLED else "TensorFlow"
     is_timed = False  # LiteRT is what apps ship
 

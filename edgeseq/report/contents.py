@@ -3,9 +3,12 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from edgeseq.parity import ParityCase
+from edgeseq.tolerance import Tolerance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,9 @@ class ArtifactRow:
     latency_ms_p99_all_threads: float | None = None
     peak_rss_bytes: int | None  # above the process's baseline
     samples_ms: tuple[float, ...]  # one thread
+    tolerance: Tolerance = field(default_factory=Tolerance)  # of each case
+    cases: tuple[ParityCase, ...] = ()  # the artifact's row of the parity matrix
+    batch: int | None = None  # of the format's files; None: any
 
 
 @dataclass(frozen=True, kw_only=True)

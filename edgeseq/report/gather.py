@@ -157,6 +157,9 @@ def _row(
         latency_ms_p99_all_threads=many.latency_ms_p99 if many else None,
         peak_rss_bytes=single.peak_rss_bytes if single else None,
         samples_ms=single.samples_ms if single else (),
+        tolerance=parity.tolerance,
+        cases=parity.cases,
+        batch=parity.batch,
     )
 
 

@@ -11,6 +11,7 @@ from edgeseq.report.contents import ArtifactRow, Report
 from edgeseq.report.distillation import comparisons, distillation
 from edgeseq.report.headline import headline, is_on_gpu, speedup, teacher_percentile, teacher_precision
 from edgeseq.report.look import Look
+from edgeseq.report.matrix import LEGEND, footnote, matrices
 from edgeseq.report.pictures import latencies, memories, sizes
 from edgeseq.report.scatter import scatter
 
@@ -37,6 +38,7 @@ def render(report: Report) -> str:
         names.short_scheme,
         names.explained_scheme,
         names.artifact,
+        footnote,
     )
     environment.filters |= {word.__name__: word for word in words}
     return environment.get_template("page.html.jinja").render(
@@ -49,6 +51,8 @@ def render(report: Report) -> str:
         memories=_both(lambda width: memories(report, width), _HALF_PX),
         distillation=_both(lambda width: distillation(report, width), _WIDE_PX),
         comparisons=comparisons(report),
+        matrices=matrices(report),
+        matrix_legend=LEGEND,
         by_student=_by_student(report),
         schemes=sorted({row.scheme for row in report.artifacts}, key=lambda name: (names.is_integer(name), name)),
         failed=[row for row in report.artifacts if not row.passed],

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from edgeseq.report.contents import ArtifactRow, Report
 from edgeseq.report.headline import speedup
+from edgeseq.report.matrix import LEGEND, Matrix, footnote, matrices
 from edgeseq.report.quantities import DASH, error, milliseconds, percent, points, size, times
 
 ARTIFACTS = (
@@ -23,10 +24,11 @@ STUDENTS = ("student", "parameters", "accuracy", "kept of the teacher's", "contr
 
 
 def render(report: Report) -> str:
-    """The teacher and the students, then every artifact."""
+    """The teacher and the students, then every artifact, then the parity matrix."""
     parts = [_artifacts(report)]
     if report.teacher is not None:
         parts.insert(0, _students(report))
+    parts += [_matrix(matrix) for matrix in matrices(report)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,6 +61,14 @@ def _artifacts(report: Report) -> str:
         p50 = milliseconds(teacher.latency_ms_p50_1thread)
         rows.insert(0, (*first, p50, "", times(1.0), size(teacher.peak_rss_bytes), "teacher"))
     return _table(ARTIFACTS, rows)
+
+
+def _matrix(matrix: Matrix) -> str:
+    header = ("format", "scheme", *(column.replace("\n", " ") for column in matrix.columns))
+    rows = [(line.format, line.scheme, *(cell.text if cell else "" for cell in line.cells)) for line in matrix.lines]
+    note = footnote(matrix).replace("*", "\\*", 1)
+    table = _table(header, [[cell.replace("*", "\\*") for cell in row] for row in rows])
+    return "\n\n".join(part for part in (f"Parity of {matrix.title}: {LEGEND}", table, note) if part)
 
 
 def _artifact(row: ArtifactRow, report: Report) -> tuple[str, ...]:

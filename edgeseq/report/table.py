@@ -9,9 +9,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from edgeseq.report import names
+from edgeseq.report import matrix_table, names
 from edgeseq.report.contents import ArtifactRow, Report, TeacherRow
 from edgeseq.report.headline import headline, is_on_gpu, speedup, teacher_percentile, teacher_precision
+from edgeseq.report.matrix import matrices
 from edgeseq.report.quantities import DASH, error, percent, points, significant, times
 
 _NARROWEST = 40
@@ -101,6 +102,7 @@ def render(report: Report, *, width: int, color: bool) -> str:
     if report.artifacts or report.teacher:
         parts.append(_table(report, columns))
     parts += [Text(_printable(note), style=style) for note, style in _notes(report, columns)]
+    parts += matrix_table.tables(matrices(report), console)
     console.print(Group(*parts))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 

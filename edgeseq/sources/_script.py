@@ -32,6 +32,8 @@ def usage(script: ModuleType) -> Usage:
     model = call(script, "get_model")
     if not isinstance(model, nn.Module):
         raise RequestError(f"get_model() must return a torch.nn.Module, not {type(model).__name__}")
+    if hasattr(script, "get_calls"):
+        return usage_of_call(script, model)
     args = call(script, "get_args")
     examples = example_inputs(args, model)
     given = call(script, "get_dynamic_shapes") if hasattr(script, "get_dynamic_shapes") else None
@@ -42,6 +44,28 @@ def usage(script: ModuleType) -> Usage:
         draw=_drawing.like(examples, shapes),
         unseen=_drawing.unseen_sizes(shapes),
         bench=_drawing.single(shapes),
+    )
+
+
+def usage_of_call(script: ModuleType, model: nn.Module) -> Usage:
+    """The one way to call the model that `get_calls()` gives, with its states and cases.
+
+    Raises:
+        RequestError: It gives something else.
+    """
+    calls = call(script, "get_calls")
+    if not isinstance(calls, list | tuple) or len(calls) != 1 or not isinstance(calls[0], Call):
+        raise RequestError(
+            "get_calls() must return a list of one edgeseq.capture.Call, such as [Call(examples=…, dynamic_shapes=…, "
+            f"states=(State(input='h', output='hn'),))], not {calls!r:.200}"
+        )
+    (given,) = calls
+    return Usage(
+        module=model.eval(),
+        call=given,
+        draw=_drawing.with_room(_drawing.like(given.examples, given.dynamic_shapes), given),
+        unseen=_drawing.unseen_sizes(given.dynamic_shapes),
+        bench=_drawing.single(given.dynamic_shapes),
     )
 
 

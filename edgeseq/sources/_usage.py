@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from edgeseq.capture import Call, capture_calls, tensors_of
 from edgeseq.reference import Case, Kind
 from edgeseq.signature import Signature
-from edgeseq.sources import Loaded
+from edgeseq.sources import Loaded, _streams
 from edgeseq.sources._blame import blaming
 
 Sizes = Mapping[str, int]  # dimension -> size
@@ -36,23 +37,38 @@ def load(usage: Usage, *, values: str) -> Loaded:
         values: What is fed while measuring, in words; the shapes are added.
     """
     captured = capture_calls(usage.module, [usage.call])
-    cases = reference_cases(usage, captured.signature_of(usage.call.name))
+    cases = reference_cases(usage, captured.signatures)
     measured = next(case for case in cases if case.kind == "bench")
     fed = ", ".join(f"{key} {list(value.shape)}" for key, value in measured.inputs.items())
     return Loaded(captured=captured, cases=tuple(cases), about={"input": f"{values}: {fed}"})
 
 
-def reference_cases(usage: Usage, signature: Signature) -> list[Case]:
-    """What the module computes at sizes the capture never saw, and at those that are measured."""
+def reference_cases(usage: Usage, signatures: Sequence[Signature]) -> list[Case]:
+    """What the module computes at sizes the capture never saw, in chunks if it has states, and at those that are measured."""
     rng = np.random.default_rng(0)
-    kinds: list[tuple[Kind, Sizes]] = [*(("parity", sizes) for sizes in usage.unseen), ("bench", usage.bench)]
-    return [_case(usage, signature, kind, sizes, rng) for kind, sizes in kinds]
+    whole = next(s for s in signatures if s.name == usage.call.name)
+    calls = [_case(usage, whole, "parity", sizes, rng) for sizes in usage.unseen]
+    for signature in signatures:
+        if signature is not whole:  # a case of it
+            at = dict.fromkeys(tuple({**sizes, **usage.call.cases[signature.name]}.items()) for sizes in usage.unseen)
+            calls += [_case(usage, signature, "parity", dict(sizes), rng) for sizes in at]
+    calls.append(_case(usage, whole, "bench", usage.bench, rng))
+    with blaming("the model, fed a sequence from empty states,"):
+        return [*calls, *_streams.cases(method_of(usage), usage.call, signatures, usage.draw)]
+
+
+def method_of(usage: Usage) -> Callable[..., Any]:
+    """What the call captures."""
+    call: Callable[..., Any] = (
+        usage.module if usage.call.method == "forward" else getattr(usage.module, usage.call.method)
+    )
+    return call
 
 
 @torch.no_grad()
 def _case(usage: Usage, signature: Signature, kind: Kind, sizes: Sizes, rng: np.random.Generator) -> Case:
     inputs = usage.draw(sizes, rng)
-    call = usage.module if usage.call.method == "forward" else getattr(usage.module, usage.call.method)
+    call = method_of(usage)
     shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in inputs.items())
     with blaming(f"the model, fed {shapes} within the bounds of its dimensions,"):
         result = call(**inputs) if usage.call.by_name else call(*inputs.values())

@@ -1,5 +1,7 @@
 """Run every artifact of one model in one format, and compare it with the reference."""
 
+from functools import partial
+
 from edgeseq.artifact import Artifact
 from edgeseq.devices import runtimes
 from edgeseq.reference import Reference
@@ -17,6 +19,13 @@ def work(job: Job) -> None:
         job.progress(done, len(folders), path.parent.name)
         artifact = Artifact.load(path.parent)
         session = runtime.load(artifact.path, artifact.signatures, threads=1)
-        report = verify(artifact, reference, session.run, verified_by=runtime.verified_by)
+        report = verify(
+            artifact,
+            reference,
+            session.run,
+            verified_by=runtime.verified_by,
+            batch=runtime.batch,
+            streams=partial(runtime.stream, session, artifact.signatures),
+        )
         report.save(job.out / f"{artifact.scheme}.json")
     job.progress(len(folders), len(folders), "")

@@ -24,6 +24,16 @@ def greedy(stream: Stream, prompt: np.ndarray, count: int) -> np.ndarray:
     return np.stack(tokens, axis=1)
 
 
+def choices(stream: Stream, prompt: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The likeliest token after a prompt (B, T) and after each of the given tokens (B, N) but the last: (B, N) int32."""
+    logits = stream.run({"tokens": prompt}, "prefill")["logits"]  # (B, V)
+    found = [logits.argmax(-1).astype(np.int32)]
+    for given in tokens.T[:-1]:  # (B,)
+        logits = stream.run({"tokens": given[:, None]}, "step")["logits"]
+        found.append(logits.argmax(-1).astype(np.int32))
+    return np.stack(found, axis=1)
+
+
 def beam_search(
     stream: Stream, prompt: np.ndarray, count: int, *, n_beams: int, end: int | None = None
 ) -> tuple[np.ndarray, float]:

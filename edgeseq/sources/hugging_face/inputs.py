@@ -25,6 +25,7 @@ UNSEEN = (
     {"batch": 2, "time": 40, "decoder_time": 12},
     {"batch": 3, "time": 9, "decoder_time": 3},
     {"batch": 1, "time": 128, "decoder_time": 24},
+    {"batch": 1, "time": 512, "decoder_time": 64},  # as far as the positions last
 )
 BENCH = {"batch": 1, "time": 128, "decoder_time": 16}
 

@@ -1,0 +1,95 @@
+"""What PyTorch gives for whole sequences that begin with empty states, to compare with artifacts that get them in chunks."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeseq import chunks
+from edgeseq.capture import Call, tensors_of
+from edgeseq.reference import Case
+from edgeseq.signature import Dim, Signature, Tensors
+from edgeseq.stream import Stream
+from edgeseq.tasks import generation
+
+SIZES = ((1, 24), (3, 13))  # sequences side by side, and steps of each
+PROMPT, NEW = 7, 16  # tokens
+Draw = Callable[[Mapping[str, int], np.random.Generator], Mapping[str, Tensor]]
+Method = Callable[..., object]
+
+
+def cases(method: Method, call: Call, signatures: Sequence[Signature], draw: Draw) -> list[Case]:
+    """Whole sequences, and what a decoder says after a prompt; none of a signature without states or with fixed steps.
+
+    Args:
+        method: Of the model, which the call captures.
+        call: How it is captured.
+        signatures: The call's, with its cases.
+        draw: Random inputs of given sizes.
+    """
+    signature = next(s for s in signatures if s.name == call.name)
+    time = chunks.sequence_dim(signature)
+    if time is None:
+        return []
+    rng = np.random.default_rng(0)
+    run = _Torch(method, call, signature)
+    bounds = {dim.name: dim for dim in signature.dims}
+    found = []
+    for batch, steps in SIZES:
+        inputs = run.drawn(draw(_sizes(bounds, batch, time, steps), rng))
+        stream = Stream(run, signatures, chunks.state_sizes(signature, inputs))
+        length = next(
+            v.shape[s.shape.index(time)] for n, v in inputs.items() if time in (s := signature.input(n)).shape
+        )
+        outputs = chunks.in_chunks(stream, signature.name, inputs, [length])
+        name = f"{batch}x{length} in chunks"
+        found.append(Case(name=name, kind="chunked", signature=signature.name, inputs=inputs, outputs=outputs))
+    return [*found, *_greedy(run, signatures, draw, bounds, time)]
+
+
+def _greedy(
+    run: "_Torch", signatures: Sequence[Signature], draw: Draw, bounds: Mapping[str, Dim], time: str
+) -> list[Case]:
+    """The tokens that PyTorch finds likeliest after random ones; only where the signatures are a decoder's."""
+    by_name = {signature.name: signature for signature in signatures}
+    fed = {name: set(chunks.hidden_inputs(s)) ^ {spec.name for spec in s.inputs} for name, s in by_name.items()}
+    if not all(fed.get(name) == {"tokens"} for name in ("prefill", "step")):
+        return []
+    inputs = run.drawn(draw(_sizes(bounds, 1, time, PROMPT), np.random.default_rng(1)))
+    prefill = by_name["prefill"]
+    stream = Stream(run, signatures, chunks.state_sizes(prefill, inputs))
+    count = min(NEW, bounds[time].max - inputs["tokens"].shape[1])
+    tokens = generation.greedy(stream, inputs["tokens"], count)
+    return [Case(name=f"{count} tokens", kind="greedy", signature="prefill", inputs=inputs, outputs={"tokens": tokens})]
+
+
+def _sizes(bounds: Mapping[str, Dim], batch: int, time: str, steps: int) -> dict[str, int]:
+    """Sizes within the bounds; of what is neither the sequence nor a state's capacity, as many as sequences."""
+    wanted = {name: steps if name == time else batch for name in bounds}
+    return {name: min(max(size, bounds[name].min), bounds[name].max) for name, size in wanted.items()}
+
+
+class _Torch:
+    """A method of the model as a stream calls an artifact: numpy in, numpy out, by the signature's names."""
+
+    def __init__(self, method: Method, call: Call, signature: Signature):
+        self._method = method
+        self._call = call
+        self._signature = signature
+
+    def drawn(self, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """The inputs that a stream is fed, in the signature's types."""
+        hidden = chunks.hidden_inputs(self._signature)
+        return {n: v.numpy().astype(self._signature.input(n).dtype) for n, v in values.items() if n not in hidden}
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensors, signature: str) -> dict[str, np.ndarray]:
+        """Every signature of the call is the same method, at other sizes."""
+        del signature
+        values = {
+            n: torch.from_numpy(np.array(inputs[n])).to(example.dtype) for n, example in self._call.examples.items()
+        }
+        result = self._method(**values) if self._call.by_name else self._method(*values.values())
+        outputs = [tensor.numpy() for _, tensor in tensors_of(result)]
+        return {spec.name: value for spec, value in zip(self._signature.outputs, outputs, strict=True)}

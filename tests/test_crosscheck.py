@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,17 +18,19 @@ from torch import Tensor, nn
 if not all(find_spec(needed) for needed in ("onnx", "ai_edge_litert", "coremltools")):
     pytest.skip("it takes the packages of all three formats", allow_module_level=True)
 
-from edgeseq import cli, converters, crosscheck, quantize
+from edgeseq import agreement, cli, converters, crosscheck, loaded, quantize
 from edgeseq.artifact import Artifact
-from edgeseq.capture import Call, capture, capture_calls
+from edgeseq.capture import capture, capture_calls
 from edgeseq.devices.runtimes import Session
+from edgeseq.devices.runtimes._mil.precision import Precision
 from edgeseq.errors import RequestError, UnavailableError
 from edgeseq.inspection import NO_BOUND, random_inputs
 from edgeseq.quantize import Scheme
 from edgeseq.quiet_stderr import logged
 from edgeseq.report.crosscheck import render
-from edgeseq.signature import Dim, Signature, Tensors, TensorSpec
+from edgeseq.signature import Dim, Signature, State, Tensors, TensorSpec
 from tests import tiny
+from tests.test_parity import Tagger, tagger_call
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning", "ignore::FutureWarning")
 
@@ -51,9 +54,9 @@ def test_lone_files_of_one_model_agree(format: str, alone: Callable[[str], Path]
     report = crosscheck.check(alone(format), alone("onnx"))
 
     assert report.failures == ()
-    assert 0 < report.differences[0].max_abs_error <= 1e-5
-    lengths = {shapes["tokens"][1] for shapes in report.trials}
-    batches = {shapes["tokens"][0] for shapes in report.trials}
+    assert 0 < report.checks[0].differences[0].max_abs_error <= 1e-5
+    lengths = {shapes["tokens"][1] for shapes in report.checks[0].trials}
+    batches = {shapes["tokens"][0] for shapes in report.checks[0].trials}
     assert len(lengths) >= 4
     assert 64 in lengths
     assert (len(batches) >= 3) == (format == "coreml")  # a TFLite file has batch 1
@@ -63,7 +66,7 @@ def test_artifacts_with_records_are_checked_at_any_batch(artifacts: dict[str, Ar
     report = crosscheck.check(artifacts["tflite"].path.parent, artifacts["coreml"].path)
 
     assert report.failures == ()
-    assert len({shapes["tokens"][0] for shapes in report.trials}) >= 3
+    assert len({shapes["tokens"][0] for shapes in report.checks[0].trials}) >= 3
 
 
 def test_an_integer_scheme_is_judged_by_its_noise(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
@@ -72,8 +75,8 @@ def test_an_integer_scheme_is_judged_by_its_noise(artifacts: dict[str, Artifact]
     report = crosscheck.check(small.path, artifacts["coreml"].path)
 
     assert report.failures == ()
-    assert report.differences[0].limit == "SQNR ≥ 15 dB"
-    assert report.differences[0].max_abs_error > 1e-4
+    assert report.checks[0].differences[0].limit == "SQNR ≥ 15 dB"
+    assert report.checks[0].differences[0].max_abs_error > 1e-4
 
 
 @pytest.mark.parametrize("format", ["coreml", "tflite"])
@@ -98,9 +101,9 @@ def test_a_changed_weight_is_found(format: str, artifacts: dict[str, Artifact], 
 def test_a_core_ml_package_alone_tells_what_float16_costs(artifacts: dict[str, Artifact]) -> None:
     report = crosscheck.check(artifacts["coreml"].path)
 
-    (found,) = report.differences
+    (found,) = report.checks[0].differences
     assert report.failures == ()
-    assert report.outputs == {"logits": f"float32{[*report.trials[-1]['tokens'], 3]}"}
+    assert report.checks[0].outputs == {"logits": f"float32{[*report.checks[0].trials[-1]['tokens'], 3]}"}
     assert found.between == ("float16 arithmetic (evaluated)", "float32 arithmetic (evaluated)")
     assert 1e-5 < found.max_abs_error < 1e-2
     assert 40 < found.sqnr_db < 80
@@ -115,7 +118,7 @@ def test_outputs_that_are_not_finite_fail(tmp_path: Path) -> None:
 
     report = crosscheck.check(artifact.path)
 
-    assert report.failures == (f"{report.not_finite} values are not finite",)
+    assert report.failures == (f"{report.checks[0].not_finite} values are not finite",)
 
 
 def test_other_inputs_are_refused(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
@@ -135,15 +138,74 @@ def test_a_range_of_an_unknown_input_is_refused(artifacts: dict[str, Artifact]) 
         crosscheck.check(artifacts["onnx"].path, ranges={"token": (0, 3)})
 
 
-def test_signatures_that_are_not_run_are_named(tmp_path: Path) -> None:
-    shapes = {"x": {0: Dim(name="batch", min=1, max=8)}}
-    call = Call(name="prefill", examples={"x": torch.rand(2, 3)}, dynamic_shapes=shapes, cases={"step": {"batch": 1}})
-    artifact = converters.convert(capture_calls(nn.Linear(3, 2), [call]), "tflite", tmp_path, model="two")
+@pytest.fixture(scope="module")
+def stateful(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """An LSTM whose states are inputs and outputs, of any length and of one step, in every format."""
+    captured = capture_calls(Tagger().eval(), [tagger_call()])
+    root = tmp_path_factory.mktemp("stateful")
+    return {f: converters.convert(captured, f, root / f, model="tagger") for f in FORMATS}
 
-    report = crosscheck.check(artifact.path)
 
-    assert (report.signature, report.not_run) == ("step", ("prefill",))
-    assert "signature step; not run: prefill" in render(report)
+@pytest.mark.parametrize("format", ["coreml", "tflite"])
+def test_every_signature_is_run_with_its_states_carried_on(format: str, stateful: dict[str, Artifact]) -> None:
+    report = crosscheck.check(stateful[format].path, stateful["onnx"].path)
+
+    assert report.failures == ()
+    assert [check.signature for check in report.checks] == ["step", "forward"]
+    step, whole = ([d.between[0] for d in check.differences] for check in report.checks)
+    assert "4 calls from empty states" in step[1]
+    assert whole[1].endswith("in chunks")
+
+
+def test_a_file_alone_is_compared_with_itself_in_chunks(stateful: dict[str, Artifact]) -> None:
+    report = crosscheck.check(stateful["onnx"].path)
+
+    assert report.failures == ()
+    assert [d.between[1] for check in report.checks for d in check.differences] == ["whole"]
+    assert "in chunks against whole" in render(report)
+
+
+def test_a_state_that_is_not_carried_on_is_found(stateful: dict[str, Artifact], tmp_path: Path) -> None:
+    """Both calls are right by themselves, but the file says that its states go into each other's places."""
+    artifact = stateful["onnx"]
+    crossed = (State(input="h", output="cn"), State(input="c", output="hn"))
+    shutil.copy(artifact.path, tmp_path / artifact.path.name)
+    moved = replace(artifact, path=tmp_path / artifact.path.name)
+    replace(moved, signatures=tuple(replace(s, states=crossed) for s in artifact.signatures)).save()
+
+    report = crosscheck.check(moved.path)
+
+    assert len(report.failures) == 1
+    assert "in chunks and whole differ by" in report.failures[0]
+
+
+def test_signatures_that_the_other_file_lacks_are_named(stateful: dict[str, Artifact], tmp_path: Path) -> None:
+    artifact = stateful["onnx"]
+    shutil.copy(artifact.path, tmp_path / artifact.path.name)
+    forward = artifact.signature("forward")
+    other = replace(artifact, path=tmp_path / artifact.path.name, signatures=(forward, replace(forward, name="again")))
+    other.save()
+
+    report = crosscheck.check(stateful["tflite"].path, other.path)
+
+    assert [check.signature for check in report.checks] == ["forward"]
+    assert report.not_run == ("step",)
+    assert "not run, since the other file has nothing like it: step" in render(report)
+
+
+def test_a_core_ml_program_in_float32_is_not_evaluated_twice(
+    stateful: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def counting(file: loaded.Loaded, precision: Precision) -> loaded.Loaded:
+        asked.append(precision)
+        return loaded.in_precision(file, precision)
+
+    monkeypatch.setattr(agreement, "in_precision", counting)
+    crosscheck.check(stateful["coreml"].path)
+
+    assert set(asked) == {"float16"}
 
 
 def test_a_file_without_signatures_is_refused(alone: Callable[[str], Path]) -> None:
@@ -164,20 +226,20 @@ def test_an_engine_that_fails_is_quoted(artifacts: dict[str, Artifact], error: E
         def run(self, inputs: Tensors, signature: str = "forward") -> dict[str, np.ndarray]:
             raise error
 
-    loaded = replace(crosscheck.load(artifacts["onnx"].path), session=Failing())
+    file = replace(loaded.load(artifacts["onnx"].path), session=Failing())
     trial = random_inputs.Trial(inputs={"tokens": np.ones((1, 2), np.int32)})
 
     with pytest.raises(RequestError, match=rf"refuses 'tiny\.onnx' with tokens \[1, 2\]: {reason}"):
-        crosscheck.run(loaded, [trial])
+        loaded.call(file, "forward", trial.inputs)
 
 
 def test_a_type_that_numpy_lacks_is_refused_in_words(artifacts: dict[str, Artifact]) -> None:
-    loaded = crosscheck.load(artifacts["onnx"].path)
+    file = loaded.load(artifacts["onnx"].path)
     odd = Signature(inputs=(TensorSpec(name="tokens", dtype="?x", shape=(1,)),), outputs=())
     trial = random_inputs.Trial(inputs={"tokens": np.ones(1, np.int32)})
 
     with pytest.raises(RequestError, match=r"refuses 'tiny\.onnx' with tokens"):
-        crosscheck.run(replace(loaded, signatures=(odd,)), [trial])
+        loaded.call(replace(file, signatures=(odd,)), "forward", trial.inputs)
 
 
 def test_a_format_without_a_second_engine_says_so(artifacts: dict[str, Artifact]) -> None:
@@ -192,7 +254,7 @@ def test_tensorflow_agrees_with_litert(artifacts: dict[str, Artifact]) -> None:
     report = crosscheck.check(artifacts["tflite"].path, second_engine=True)
 
     assert report.failures == ()
-    assert "TensorFlow" in report.differences[0].between[1]
+    assert "TensorFlow" in report.checks[0].differences[0].between[1]
 
 
 def test_the_command_exits_with_1_where_something_is_wrong(

@@ -49,7 +49,7 @@ def convert(
     check_formats(formats, schemes, options or {})
     stages = plans.of_models(source, path, models, formats, schemes, options or {})
     title = path.resolve().stem if len(models) > 1 else models[0]
-    request = {"source": source, "model": path.name, "formats": list(formats), "schemes": list(schemes)}
+    request: dict[str, Any] = {"source": source, "model": path.name, "formats": list(formats), "schemes": list(schemes)}
     request |= {"options": options} if options else {}
     return carry_out(stages, root, watcher, title=title, request=request, limits=limits)
 
@@ -163,9 +163,7 @@ def check_model(name: str, options: Mapping[str, Any]) -> None:
     options_from(models.get(name).spec, {"n_vocab": 1, **options}, where=f"model '{name}'")
 
 
-def check_formats(
-    formats: Sequence[str], schemes: Sequence[str], options: Mapping[str, Mapping[str, Any]]
-) -> None:
+def check_formats(formats: Sequence[str], schemes: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse unknown formats, schemes and options, formats whose packages are missing, and what a format cannot express."""
     parsed = [Scheme.parse(scheme) for scheme in schemes]
     for format in formats:

@@ -148,9 +148,7 @@ def _load(source: Path, target: int) -> _Loaded:
     spec = import_module("coremltools.proto.Model_pb2").Model.FromString((data / "model.mlmodel").read_bytes())
     load = import_module("coremltools.converters.mil.frontend.milproto.load").load
     version = max(target, spec.specificationVersion)
-    return _Loaded(
-        program=load(spec, version, str(data / "weights")), description=spec.description, version=version
-    )
+    return _Loaded(program=load(spec, version, str(data / "weights")), description=spec.description, version=version)
 
 
 def _model(loaded: _Loaded) -> Any:

@@ -101,7 +101,7 @@ def test_a_lone_core_ml_package_has_the_operators_that_coremltools_sees(alone: C
     (signature,) = inspection.contents.signatures
     assert signature.inputs == (TensorSpec(name="tokens", dtype="int32", shape=("1..8", "1..64")),)
     assert signature.dims == (Dim(name="1..8", min=1, max=8), Dim(name="1..64", min=1, max=64))
-    assert len(inspection.contents.operators) == len(functions["main"].steps)
+    assert len(inspection.contents.operators) == len(functions["main"].block.steps)
     assert inspection.operator_counts["lstm"] == 1
 
 

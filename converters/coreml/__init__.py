@@ -4,7 +4,6 @@ In float32 a model of one program needs iOS 16 or macOS 13, one of several iOS 1
 which schemes need newer ones. Batch and length are dynamic within the signature's bounds.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import edgeseq.quiet_coremltools  # noqa: F401  # first: it decides how coremltools is imported

@@ -28,7 +28,9 @@ def kept(signature: Signature, capacity: int | None) -> Signature:
         UnsupportedError: A state has a size that nothing fixes.
     """
     sizes = fixed_sizes(signature, capacity)
-    dims = tuple(replace(dim, max=sizes[dim.name]) if dim.name in _capacities(signature) else dim for dim in signature.dims)
+    dims = tuple(
+        replace(dim, max=sizes[dim.name]) if dim.name in _capacities(signature) else dim for dim in signature.dims
+    )
     return replace(signature, dims=dims, states=tuple(replace(state, kept_as=KEPT_AS) for state in signature.states))
 
 
@@ -106,7 +108,9 @@ class _Keeping(nn.Module):
         signature = self.signature
         states = {name: getattr(self, name) for name in signature.state_inputs}
         given = dict(zip((s.name for s in signature.inputs if s.name not in states), inputs, strict=True))
-        values = [given[s.name] if s.name in given else states[s.name].to(getattr(torch, s.dtype)) for s in signature.inputs]
+        values = [
+            given[s.name] if s.name in given else states[s.name].to(getattr(torch, s.dtype)) for s in signature.inputs
+        ]
         results = getattr(self, WRAPPER)(*values)
         outputs = dict(zip((spec.name for spec in signature.outputs), results, strict=True))
         for state in signature.states:

@@ -20,9 +20,7 @@ def lower_write_rows(context: Any, node: Any) -> None:
     )
     others = [i != axis for i in range(cache.rank)]
     context.add(
-        mb.slice_update(
-            x=cache, update=rows, begin=begin, end=end, begin_mask=others, end_mask=others, name=node.name
-        )
+        mb.slice_update(x=cache, update=rows, begin=begin, end=end, begin_mask=others, end_mask=others, name=node.name)
     )
 
 

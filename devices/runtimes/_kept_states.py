@@ -115,7 +115,9 @@ class KeptStream(Stream):
             for dim in signature.dims
             if state.axis is not None and dim.name == signature.input(state.input).shape[state.axis]
         }
-        super().__init__(lambda inputs, name: run(engine, self.signatures[name], inputs), known, {**sizes, **capacities})
+        super().__init__(
+            lambda inputs, name: run(engine, self.signatures[name], inputs), known, {**sizes, **capacities}
+        )
         self._engine = engine
         self._inside: list[States] = []  # of each row of the batch; none: the host's are the latest
         self._stateful = next(signature for signature in known if signature.keeps_states)
@@ -150,9 +152,7 @@ class KeptStream(Stream):
         """Nothing is left to do: what continues states is not among the outputs."""
 
 
-def stream(
-    engine: Engine, session: Session, signatures: tuple[Signature, ...], sizes: Mapping[str, int]
-) -> Stream:
+def stream(engine: Engine, session: Session, signatures: tuple[Signature, ...], sizes: Mapping[str, int]) -> Stream:
     """A sequence in progress, its states where the artifact has them."""
     if any(signature.keeps_states for signature in signatures):
         return KeptStream(engine, signatures, sizes)

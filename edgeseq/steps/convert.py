@@ -7,7 +7,10 @@ from edgeseq.worker import Job
 
 
 def work(job: Job) -> None:
-    """Settings: `model`, `format`, `schemes`, `options`. Reads `models/MODEL`; leaves a folder a scheme, each with one artifact."""
+    """Settings: `model`, `format`, `schemes`, `options`. Reads `models/MODEL`.
+
+    Leaves a folder a scheme, each with one artifact.
+    """
     name, schemes = job.settings["model"], [Scheme.parse(s) for s in job.settings["schemes"]]
     total = len(schemes) + 1
     job.progress(0, total, "fp32")

@@ -87,7 +87,7 @@ def windows(
         ]
     padded = np.pad(x, [(0, 0), (0, 0), *widths], constant_values=fill)
     axes = tuple(range(2, x.ndim))
-    views = np.lib.stride_tricks.sliding_window_view(padded, kernel, axes)  # type: ignore[call-overload]  # lists do
+    views = np.lib.stride_tricks.sliding_window_view(padded, kernel, axes)
     return views[(slice(None), slice(None), *(slice(None, None, step) for step in steps))]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil.frontend.milproto.load import load
-from coremltools.converters.mil.mil import Function, ListVar, Operation, Var, types
 from coremltools.converters.mil.mil import Block as MILBlock
+from coremltools.converters.mil.mil import Function, ListVar, Operation, Var, types
 from coremltools.proto.Model_pb2 import Model
 
 from edgeseq.devices.runtimes._mil import (

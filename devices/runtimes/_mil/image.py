@@ -26,7 +26,7 @@ def instance_norm(x: Array, gamma: Array | None = None, beta: Array | None = Non
 
 
 def l2_norm(x: Array, epsilon: Any = 1e-6) -> Array:
-    """x / sqrt(sum of squares + epsilon), the sum over the last three axes."""
+    """X / sqrt(sum of squares + epsilon), the sum over the last three axes."""
     return x / np.sqrt(np.square(x).sum(axis=(-3, -2, -1), keepdims=True) + np.float32(epsilon))
 
 

@@ -32,7 +32,7 @@ from edgeseq.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning", "ignore::FutureWarning")
 
-SPEC = GPTSpec(n_vocab=60, d_model=16, n_layers=2, n_heads=2, max_length=24)
+SPEC = GPTSpec(n_vocab=60, d_model=16, n_layers=1, n_heads=2, max_length=24)
 BATCH = Dim(name="batch", min=1, max=8)
 IOS18 = {"target": "ios18"}
 
@@ -42,7 +42,7 @@ def gpt() -> GPT:
     torch.manual_seed(0)
     model = GPT(SPEC).eval()
     for parameter in model.parameters():
-        parameter.data.mul_(6)  # logits that tell tokens apart
+        parameter.data.mul_(3)  # logits that tell tokens apart
     return model
 
 
@@ -91,7 +91,7 @@ def test_the_package_writes_rows_in_place_and_gives_none(artifact: Artifact) -> 
     assert function.state_shapes["keys_0"] == (1, 2, SPEC.max_length, 8)
     states = function.new_states()
     function({"tokens": np.array([[3, 4]], np.int32), "position": np.array([5], np.int32)}, states)
-    used = np.abs(states["values_1"]).sum((0, 1, 3)) > 0
+    used = np.abs(states["values_0"]).sum((0, 1, 3)) > 0
     assert used.nonzero()[0].tolist() == [5, 6]
 
 
@@ -151,7 +151,7 @@ def test_verification_feeds_states_and_reads_them_back(
 
     report = verify(made, Reference(model="gpt", cases=tuple(cases)), session.run, verified_by="the evaluator")
 
-    assert report.passed, report.failures
+    assert report.passed, [report.failures, *report.cases]
     assert report.max_abs_error > 1e-6  # states are rounded to float16
 
 
@@ -160,7 +160,7 @@ class Tagger(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.head = LSTM(5, 8, 2), nn.Linear(8, 3)
+        self.lstm, self.head = LSTM(5, 8, 2, batch_first=True), nn.Linear(8, 3)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y, (h, c) = self.lstm(x, (h, c))
@@ -243,15 +243,23 @@ def translator() -> Translator:
     return Translator().eval()
 
 
+@pytest.fixture(scope="module", params=[{}, IOS18], ids=["states outside", "states kept"])
+def translating(
+    request: pytest.FixtureRequest, translator: Translator, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    program = capture_calls(translator, translator.calls())
+    return converters.convert(
+        program, "coreml", tmp_path_factory.mktemp("two"), model="translator", given=request.param
+    )
+
+
 @pytest.mark.parametrize("scheme", ["fp32", "fp16", "dynamic_wi8_afp32"])
-@pytest.mark.parametrize("given", [{}, IOS18], ids=["states outside", "states kept"])
 def test_an_encoder_and_a_decoder_are_functions_of_one_package_that_share_weights(
-    given: Mapping[str, Any], scheme: str, translator: Translator, tmp_path: Path
+    scheme: str, translating: Artifact, translator: Translator, tmp_path: Path
 ) -> None:
-    captured = capture_calls(translator, translator.calls())
-    artifact = converters.convert(captured, "coreml", tmp_path / "fp32", model="translator", given=given)
-    if scheme != "fp32":
-        artifact = quantize.quantize(artifact, quantize.Scheme.parse(scheme), tmp_path / "small")
+    parsed = quantize.Scheme.parse(scheme)
+    artifact = translating if scheme == "fp32" else quantize.quantize(translating, parsed, tmp_path)
+    is_exact = scheme == "fp32" and not artifact.signature("step").keeps_states
     rng = np.random.default_rng(0)
     source, tokens = rng.integers(0, 40, (2, 7), dtype=np.int32), rng.integers(0, 40, (2, 6), dtype=np.int32)
 
@@ -263,10 +271,10 @@ def test_an_encoder_and_a_decoder_are_functions_of_one_package_that_share_weight
         read = translator.encode(torch.from_numpy(source).long())
         zeros = torch.zeros(2, 1, 64), torch.zeros(2, dtype=torch.int32)
         expected = translator.step(torch.from_numpy(tokens).long(), zeros[1], read, zeros[0])[0]
-    np.testing.assert_allclose(logits[-1], expected.numpy(), atol=1e-5 if scheme == "fp32" and not given else 0.1)
-    weight_bytes = {"fp32": 4, "fp16": 2, "dynamic_wi8_afp32": 1}[scheme]
-    weights = sum(p.numel() for p in translator.parameters()) * weight_bytes
-    assert artifact.size_bytes < weights + 14_000  # the programs themselves, and scales
+    np.testing.assert_allclose(logits[-1], expected.numpy(), atol=1e-5 if is_exact else 0.2)
+    weights = sum(p.numel() for p in translator.parameters()) * parsed.weight_bits // 8
+    stored = artifact.path / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    assert stored.stat().st_size < 1.15 * weights + 1_000  # with scales, and every entry at a multiple of 64 bytes
     assert set(load_functions(artifact.path)) == {"encode", "step"}
 
 
@@ -339,7 +347,7 @@ class StateFromCoreML:
 
 
 def test_the_engine_on_macos_is_called_as_coremltools_describes(
-    gpt: GPT, artifact: Artifact, translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpt: GPT, artifact: Artifact, translator: Translator, translating: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr("coremltools.models.MLModel", FromCoreML)
@@ -352,10 +360,7 @@ def test_the_engine_on_macos_is_called_as_coremltools_describes(
     )
     stream.run({"tokens": tokens[:, :8]}, "prefill")
     logits = stream.run({"tokens": tokens[:, 8:]}, "step")["logits"]
-    made = converters.convert(
-        capture_calls(translator, translator.calls()), "coreml", tmp_path, model="two", given=IOS18
-    )
-    memory = runtime.load(made.path, made.signatures, threads=1).run(source, "encode")["memory"]
+    memory = runtime.load(translating.path, translating.signatures, threads=1).run(source, "encode")["memory"]
 
     np.testing.assert_allclose(logits, logits_of(gpt, tokens), atol=2e-2)
     with torch.no_grad():

@@ -22,6 +22,18 @@ from edgeseq.operators.whole import whole_recurrent_layers
 from edgeseq.rolling import roll
 from edgeseq.signature import Dim, Signature, State, TensorSpec
 
+# What a model gives -> what every file of it gives, float32 or int32: mobile engines have no wider types as outputs, and
+# Core ML no truth values.
+GIVEN: Mapping[torch.dtype, torch.dtype] = {
+    torch.bool: torch.int32,
+    torch.uint8: torch.int32,
+    torch.int8: torch.int32,
+    torch.int16: torch.int32,
+    torch.int64: torch.int32,
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float64: torch.float32,
+}
 DynamicShapes = Mapping[str, Mapping[int, Dim]]  # input -> axis -> dimension
 
 _LOOP_ADVICE = (
@@ -84,9 +96,10 @@ class _Returned:
 
 
 class _Int32Interface(nn.Module):
-    """Takes int32 where the model takes int64: Core ML and mobile runtimes have no 64-bit integer inputs.
+    """Takes int32 where the model takes int64, and gives int32 and float32 whatever the model gives.
 
-    It gives tensors alone, so that a program holds no type of the model's own package.
+    Core ML and mobile runtimes have no 64-bit integer inputs. A program holds no type of the model's own package: it gives
+    tensors alone.
     """
 
     def __init__(self, model: nn.Module, method: str, is_int64: tuple[bool, ...], names: tuple[str, ...] | None):
@@ -103,7 +116,7 @@ class _Int32Interface(nn.Module):
         result = call(*values) if self.names is None else call(**dict(zip(self.names, values, strict=True)))
         outputs = tensors_of(result)
         self.returned.names = tuple(name for name, _ in outputs)
-        return tuple(value for _, value in outputs)
+        return tuple(as_given(value) for _, value in outputs)
 
 
 def capture(
@@ -184,6 +197,11 @@ def _rolled_export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -
     """Torch's export, with recurrent layers whole and loops around cells rolled into layers."""
     with torch.no_grad(), whole_recurrent_layers():
         return roll(torch.export.export(module, inputs, dynamic_shapes=shapes))
+
+
+def as_given(value: Tensor) -> Tensor:
+    """An output in the type that every file gives it in."""
+    return value.to(GIVEN.get(value.dtype, value.dtype))
 
 
 def tensors_of(result: Any) -> list[tuple[str, Tensor]]:

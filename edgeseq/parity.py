@@ -42,6 +42,7 @@ class ParityCase:
     batch: int | None = None  # None: it does not vary
     signal_power: float = 0.0  # sums of squares, of what was expected and of the errors
     noise_power: float = 0.0
+    wrong_types: tuple[str, ...] = ()  # outputs of another type than the signature says
 
     @property
     def title(self) -> str:
@@ -52,6 +53,8 @@ class ParityCase:
 
     def failure(self, limit: Tolerance) -> str:
         """What is out of tolerance, with both numbers; NaN always is. Empty: nothing."""
+        if self.wrong_types:
+            return ", ".join(self.wrong_types)
         error, noise, tokens = self.max_abs_error, self.sqnr_db, self.agreement if self.kind == "greedy" else None
         if error is not None and limit.max_abs_error is not None and not error <= limit.max_abs_error:
             return f"max abs error {error:.2e} > {limit.max_abs_error:.0e}"
@@ -97,7 +100,7 @@ def cells(cases: Sequence[Case], artifact: Called) -> tuple[ParityCase, ...]:
             found.append(_chunked(case, signature, artifact, signals))
         else:
             outputs = artifact.run(case.inputs, case.signature)
-            found.append(_compared(_cell(case, signature), case, outputs, signals))
+            found.append(_compared(_cell(case, signature), case, signature, outputs, signals))
     return tuple(found)
 
 
@@ -136,7 +139,9 @@ def _cell(case: Case, signature: Signature | None) -> ParityCase:
     )
 
 
-def _compared(cell: ParityCase, case: Case, outputs: Tensors, signals: Iterable[Case]) -> ParityCase:
+def _compared(
+    cell: ParityCase, case: Case, signature: Signature | None, outputs: Tensors, signals: Iterable[Case]
+) -> ParityCase:
     """The cell with the errors of these outputs."""
     noise = differences(case, outputs)
     noise_power = sum(_power(values) for values in noise.values())
@@ -148,6 +153,7 @@ def _compared(cell: ParityCase, case: Case, outputs: Tensors, signals: Iterable[
     ]
     return replace(
         cell,
+        wrong_types=tuple(_wrong_types(signature, outputs)),
         max_abs_error=float(np.abs(flat).max(initial=0.0)),
         relative_error=max(ratios, key=lambda r: (math.isnan(r), r), default=0.0),
         sqnr_db=ratio_db(per_value, noise_power / max(flat.size, 1)),
@@ -165,7 +171,7 @@ def _chunked(case: Case, signature: Signature, artifact: Called, signals: Sequen
     lengths = chunks.random_lengths(cell.sizes[str(dim)], least, np.random.default_rng(tuple(cell.sizes.values())))
     stream = artifact.streams(chunks.state_sizes(signature, case.inputs))
     outputs = chunks.in_chunks(stream, case.signature, case.inputs, lengths)
-    return _compared(replace(cell, chunks=lengths), case, outputs, signals)
+    return _compared(replace(cell, chunks=lengths), case, signature, outputs, signals)
 
 
 def _greedy(case: Case, artifact: Called) -> ParityCase:
@@ -175,6 +181,13 @@ def _greedy(case: Case, artifact: Called) -> ParityCase:
     expected = case.outputs["tokens"]
     chosen = generation.choices(stream, case.inputs["tokens"], expected)
     return replace(_cell(case, signature), agreement=generation.token_agreement(chosen, expected))
+
+
+def _wrong_types(signature: Signature | None, outputs: Tensors) -> list[str]:
+    """What the file gives in another type than its signature says."""
+    specs = [spec for spec in signature.outputs if spec.name in outputs] if signature else []
+    given = [(spec, outputs[spec.name].dtype) for spec in specs]
+    return [f"{spec.name} is {dtype}, not {spec.dtype}" for spec, dtype in given if dtype != np.dtype(spec.dtype)]
 
 
 def _agreement(expected: np.ndarray | None, actual: np.ndarray | None) -> float | None:

@@ -27,7 +27,10 @@ class Dim:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """One input or output. `shape` holds sizes, names of a `Dim`, or "?" for a size that follows from several."""
+    """One input or output, in the type that every file takes or gives: outputs are float32 or int32.
+
+    `shape` holds sizes, names of a `Dim`, or "?" for a size that follows from several.
+    """
 
     name: str
     dtype: str

@@ -163,4 +163,12 @@ def _cell(data: Mapping[str, Any]) -> ParityCase:
     words = ("max_abs_error", "relative_error", "sqnr_db", "agreement", "noise_power", "signal_power")
     numbers = {key: None if data[key] is None else float(data[key]) for key in words}
     shapes = {key: tuple(shape) for key, shape in data["shapes"].items()}
-    return ParityCase(**{**data, **numbers, "shapes": shapes, "chunks": tuple(data["chunks"])})
+    return ParityCase(
+        **{
+            **data,
+            **numbers,
+            "shapes": shapes,
+            "chunks": tuple(data["chunks"]),
+            "wrong_types": tuple(data["wrong_types"]),
+        }
+    )

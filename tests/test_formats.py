@@ -177,3 +177,36 @@ def test_a_lacking_operator_is_named_with_its_module_and_nothing_is_written(form
     with pytest.raises(UnsupportedError, match=r"lacks 1 operator.*tests\.whiten\.default in module '1'"):
         converters.convert(captured, format, tmp_path / "out", model="model")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+class EveryType(nn.Module):
+    """x (B, 6) -> what models give besides float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.linear(x)
+        positive = y > 0
+        small = {"count": positive.sum(-1), "byte": positive.to(torch.uint8), "half": y.half()}
+        return {"logits": y, "best": y.argmax(-1), "positive": positive, "wide": 2 * y.double(), **small}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_gives_float32_and_int32_whatever_the_model_gives(format: str, tmp_path: Path) -> None:
+    model = EveryType().eval()
+    shapes = {"x": {0: Dim(name="batch", min=1, max=8)}}
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+
+    artifact = converters.convert(capture(model, {"x": torch.ones(2, 6)}, shapes), format, tmp_path, model="m")
+    given = runtimes.for_format(format).load(artifact.path, artifact.signatures, threads=1).run({"x": x.numpy()})
+
+    with torch.no_grad():
+        expected = model(x)
+    assert {spec.name: spec.dtype for spec in artifact.signatures[0].outputs} == {
+        name: "float32" if value.is_floating_point() else "int32" for name, value in expected.items()
+    }
+    for spec in artifact.signatures[0].outputs:
+        assert given[spec.name].dtype == np.dtype(spec.dtype)
+        np.testing.assert_allclose(given[spec.name], expected[spec.name].float().numpy(), atol=1e-3)

@@ -152,6 +152,19 @@ def test_other_tokens_are_found(decoder: Loaded, tmp_path: Path) -> None:
     assert "greedy tokens agree to" in report.failures[0]
 
 
+def test_an_output_of_another_type_than_the_signature_says_is_found(tagger: Loaded, tmp_path: Path) -> None:
+    artifact = converters.convert(tagger.captured, "onnx", tmp_path, model="m")
+    session = runtimes.for_format("onnx").load(artifact.path, artifact.signatures, threads=1)
+
+    def run(inputs: Tensors, signature: str) -> dict[str, np.ndarray]:
+        outputs = session.run(inputs, signature)
+        return {**outputs, "hn": outputs["hn"].astype(np.float64)}
+
+    report = verify(artifact, Reference(model="m", cases=tagger.cases[:1]), run, verified_by="")
+
+    assert report.failures == ("hn is float64, not float32 at forward 1×1",)
+
+
 @given(total=st.integers(1, 60), least=st.integers(1, 9), seed=st.integers(0, 99))
 def test_chunks_fill_the_whole_and_none_is_too_short(total: int, least: int, seed: int) -> None:
     lengths = chunks.random_lengths(total, least, np.random.default_rng(seed))

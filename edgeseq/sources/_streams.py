@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edgeseq import chunks
-from edgeseq.capture import Call, tensors_of
+from edgeseq.capture import Call, as_given, tensors_of
 from edgeseq.reference import Case
 from edgeseq.signature import Dim, Signature, Tensors
 from edgeseq.stream import Stream
@@ -91,5 +91,5 @@ class _Torch:
             n: torch.from_numpy(np.array(inputs[n])).to(example.dtype) for n, example in self._call.examples.items()
         }
         result = self._method(**values) if self._call.by_name else self._method(*values.values())
-        outputs = [tensor.numpy() for _, tensor in tensors_of(result)]
+        outputs = [as_given(tensor).numpy() for _, tensor in tensors_of(result)]
         return {spec.name: value for spec, value in zip(self._signature.outputs, outputs, strict=True)}

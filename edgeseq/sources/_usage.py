@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeseq.capture import Call, capture_calls, tensors_of
+from edgeseq.capture import Call, as_given, capture_calls, tensors_of
 from edgeseq.reference import Case, Kind
 from edgeseq.signature import Signature
 from edgeseq.sources import Loaded, _streams
@@ -72,7 +72,7 @@ def _case(usage: Usage, signature: Signature, kind: Kind, sizes: Sizes, rng: np.
     shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in inputs.items())
     with blaming(f"the model, fed {shapes} within the bounds of its dimensions,"):
         result = call(**inputs) if usage.call.by_name else call(*inputs.values())
-    outputs = [tensor.numpy() for _, tensor in tensors_of(result)]
+    outputs = [as_given(tensor).numpy() for _, tensor in tensors_of(result)]
     return Case(
         name=", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example's shapes",
         kind=kind,

@@ -46,10 +46,9 @@ def repack(data: bytes) -> bytes:
             buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     for graph in model.subgraphs:
-        called = {*graph.inputs, *graph.outputs}
-        for number, tensor in enumerate(graph.tensors):
+        for tensor in graph.tensors:
             stem, _, count = tensor.name.rpartition(b"_")
-            if number not in called and count.isdigit() and (b";" in stem or stem in _NAMELESS):
+            if count.isdigit() and (b";" in stem or stem in _NAMELESS):
                 tensor.name = stem
     return pack(model)
 

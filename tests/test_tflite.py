@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgeseq import converters, quantize
+from edgeseq import converters, quantize, tflite_file
 from edgeseq.artifact import Artifact
 from edgeseq.capture import capture
 from edgeseq.converters.tflite._program import batch_dimensions
@@ -288,6 +289,52 @@ def test_lstm_with_large_weights_equals_torch_within_and_beyond_its_blocks(tmp_p
     assert max(errors.values()) <= 1e-5, errors
 
 
+class Stack(nn.Module):
+    """Layers upon one another; every step's output and the states (B, L, H)."""
+
+    def __init__(self, kind: type[nn.RNNBase], layers: int, width: int = WIDTH, **more: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+        self.rnn = kind(WIDTH, width, layers, batch_first=True, **more)  # type: ignore[arg-type]  # of RNNBase's own
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, ...]:
+        y, state = self.rnn(self.embed(ids))
+        return y, *(s.transpose(0, 1) for s in (state if isinstance(state, tuple) else (state,)))
+
+
+def while_loops(artifact: Artifact) -> int:
+    model = schema.Model.GetRootAs(artifact.path.read_bytes())
+    code = {model.OperatorCodes(i).BuiltinCode(): i for i in range(model.OperatorCodesLength())}
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    used = [g.Operators(i).OpcodeIndex() for g in graphs for i in range(g.OperatorsLength())]
+    return used.count(code[schema.BuiltinOperator.WHILE])
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize(("kind", "more"), [(nn.LSTM, {}), (nn.LSTM, {"proj_size": 5}), (nn.GRU, {}), (nn.RNN, {})])
+def test_small_layers_that_share_a_loop_equal_torch(
+    kind: type[nn.RNNBase], more: dict[str, int], layers: int, tmp_path: Path
+) -> None:
+    model = Stack(kind, layers, **more).eval()
+    captured = capture(model, {"ids": tokens(7)}, {"ids": {0: BATCH, 1: TIME}}, output_names=("y", "h", "c"))
+    artifact = converters.convert(captured, "tflite", tmp_path, model="model")
+
+    errors = {length: largest_error(model, artifact, ids=tokens(length)) for length in (1, 2, 16, 17, 65, 130, 2)}
+
+    assert max(errors.values()) <= 1e-5, errors
+    assert while_loops(artifact) == 3 * (layers - 1)  # of steps, of 16 and of 64 of them
+
+
+def test_wide_layers_have_loops_of_their_own(tmp_path: Path) -> None:
+    made = {}
+    for width in (128, 192):
+        captured = capture(Stack(nn.LSTM, 2, width).eval(), {"ids": tokens(7)}, {"ids": {0: BATCH, 1: TIME}})
+        made[width] = while_loops(converters.convert(captured, "tflite", tmp_path / str(width), model="model"))
+
+    assert made == {128: 3, 192: 6}
+
+
 def test_outputs_that_nobody_reads_are_not_collected(tmp_path: Path) -> None:
     class LastState(nn.Module):
         def __init__(self) -> None:
@@ -353,6 +400,26 @@ def test_the_file_is_deterministic_and_weights_are_stored_once(tmp_path: Path) -
     assert first.sha256 == second.sha256
     parameters = sum(p.numel() * 4 for p in model.parameters())
     assert first.size_bytes < parameters + 40_000
+
+
+def test_equal_parts_are_stored_once_and_nothing_else_changes(files: Files, tmp_path: Path) -> None:
+    artifact = quantize.quantize(files["recurrent"][1], Scheme.parse("dynamic_wi8_afp32"), tmp_path)
+    data = artifact.path.read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    scales = [t.quantization.scale for g in model.subgraphs for t in g.tensors if t.quantization is not None]
+    named = {t.name for g in model.subgraphs for t in g.tensors}
+
+    assert data == tflite_file.repack(data)
+    assert data.count(np.zeros(max(map(len, scales)), np.int64).tobytes()) == 1  # zero points of the widest weight
+    assert {b"embed.weight", b"lstm.weight_ih_l0", b"head.weight"} <= named
+    assert all(not name.rpartition(b"_")[2].isdigit() for name in named if b";" in name)
+    assert {(buffer.ctypes.data - np.frombuffer(data, np.uint8).ctypes.data) % 16 for buffer in buffers(data)} == {0}
+
+
+def buffers(data: bytes) -> list[np.ndarray]:
+    model = schema.Model.GetRootAs(data)
+    found = (model.Buffers(i) for i in range(model.BuffersLength()))
+    return [buffer.DataAsNumpy() for buffer in found if buffer.DataLength()]
 
 
 def test_quantized_files_are_deterministic(files: Files, tmp_path: Path) -> None:

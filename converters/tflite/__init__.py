@@ -3,26 +3,37 @@
 The file has batch 1. Other dynamic dimensions stay dynamic: `resize_tensor_input` takes any length within their bounds.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from edgeseq import fixed_lengths
 from edgeseq.capture import CapturedModel
-from edgeseq.converters import Converter, NoOptions
+from edgeseq.converters import Converter
 from edgeseq.converters.tflite._flatbuffer import Entry, serialize
 from edgeseq.converters.tflite._graph import Graph
 from edgeseq.converters.tflite._lower import check, lower
 from edgeseq.converters.tflite._passes import optimize
 from edgeseq.converters.tflite._program import prepare
+from edgeseq.signature import Signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class TFLiteOptions:
+    """What users may choose of a conversion to TFLite."""
+
+    lengths: tuple[int, ...] = ()  # further signatures, each of one fixed length: `forward_128`
 
 
 class TFLiteConverter(Converter):
     """Signatures become subgraphs of one file that share their weights."""
 
     suffix = ".tflite"
+    options = TFLiteOptions
 
-    def convert(self, model: CapturedModel, target: Path, options: NoOptions) -> None:
+    def convert(self, model: CapturedModel, target: Path, options: TFLiteOptions) -> None:
         """Write the model in float32; see `Converter.convert`."""
-        del options
-        programs = [prepare(model.programs[signature.program], signature) for signature in model.signatures]
+        signatures = self.signatures(model, options)
+        programs = [prepare(model.programs[signature.program], signature) for signature in signatures]
         check(programs)
         subgraphs: list[Graph] = []
         graphs = [lower(program, subgraphs) for program in programs]
@@ -38,6 +49,10 @@ class TFLiteConverter(Converter):
         ]
         hints = {size: hint for program in programs for size, hint in program.hints.items()}
         target.write_bytes(serialize(subgraphs, entries, hints))
+
+    def signatures(self, model: CapturedModel, options: TFLiteOptions) -> tuple[Signature, ...]:
+        """With those of fixed lengths last."""
+        return fixed_lengths.with_lengths(model.signatures, options.lengths)
 
 
 CONVERTER = TFLiteConverter()

@@ -1,7 +1,9 @@
 """Run every artifact of one model in one format, and compare it with the reference."""
 
+from dataclasses import replace
 from functools import partial
 
+from edgeseq import fixed_lengths
 from edgeseq.artifact import Artifact
 from edgeseq.devices import runtimes
 from edgeseq.reference import Reference
@@ -19,10 +21,11 @@ def work(job: Job) -> None:
         job.progress(done, len(folders), path.parent.name)
         artifact = Artifact.load(path.parent)
         session = runtime.load(artifact.path, artifact.signatures, threads=1)
+        padded = fixed_lengths.cases(reference.of_kind("parity"), artifact.signatures)
         report = verify(
             artifact,
-            reference,
-            session.run,
+            replace(reference, cases=(*reference.cases, *padded)),
+            fixed_lengths.padding(session.run, artifact.signatures),
             verified_by=runtime.verified_by,
             batch=runtime.batch,
             streams=partial(runtime.stream, session, artifact.signatures),

@@ -13,8 +13,6 @@ import numpy as np
 from edgeseq.errors import RequestError
 from edgeseq.signature import Run, Signature, State, Tensors
 
-Index = tuple[int | slice, ...]
-
 CAPACITY_STEP = 32  # capacities are multiples of it: every unused row is read at each call
 
 
@@ -123,9 +121,9 @@ class Stream:
         """All outputs for the inputs and the states as they are."""
         return self._run({**inputs, **{n: self.states[n] for n in self.signatures[signature].state_inputs}}, signature)
 
-    def write(self, name: str, index: Index, rows: np.ndarray) -> None:
-        """Put new rows into a state."""
-        self.states[name][index] = rows
+    def held(self, name: str) -> np.ndarray:
+        """Where a state lies now, to write new rows into."""
+        return self.states[name]
 
     def recall(self) -> None:
         """Bring `states` up to date where an engine keeps them itself; called before they are read on the host."""
@@ -144,14 +142,14 @@ class Stream:
         if min(starts) == max(starts):
             index = (*before, slice(starts[0], starts[0] + count))
             for state, rows in zip(cache.states, new, strict=True):
-                self.write(state.input, index, rows)
+                self.held(state.input)[index] = rows
             return
         for state, rows in zip(cache.states, new, strict=True):
             batch = self._batch_axes()[state.input]
             for row, start in enumerate(starts):
                 of_row: list[int | slice] = [*before, slice(start, start + count)]
                 of_row[batch] = slice(row, row + 1)
-                self.write(state.input, tuple(of_row), rows.take([row], batch))
+                self.held(state.input)[tuple(of_row)] = rows.take([row], batch)
 
     def _make_room(self, signature: Signature, cache: "_Caches", inputs: Tensors) -> None:
         """Enlarge caches to the next step of capacity that the new rows fit into."""

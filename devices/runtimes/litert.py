@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from edgeseq.devices.runtimes import Runtime, Session
 from edgeseq.quiet_stderr import logged
 from edgeseq.signature import Signature, Tensors
-from edgeseq.stream import Index, Stream
+from edgeseq.stream import Stream
 
 
 class LiteRTRuntime(Runtime):
@@ -60,6 +60,7 @@ class _Runner:
         outputs = runner.get_output_details()
         self._outputs = {spec.name: outputs[spec.name]["index"] for spec in signature.outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._windows: dict[str, np.ndarray] = {}
         self.kept_for: LiteRTStream | None = None  # whose caches its input tensors hold
         # A dimension that varies in the model and is fixed in the file is the batch.
         fixed = [(spec, details[spec.name]["shape_signature"]) for spec in signature.inputs if spec.name in details]
@@ -119,6 +120,7 @@ class _Runner:
             with logged("litert"):
                 interpreter.allocate_tensors()
             self._shapes = shapes
+            self._windows = {}
         return self.go_on(inputs)
 
     def fits(self, inputs: Tensors) -> bool:
@@ -134,8 +136,22 @@ class _Runner:
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
     def memory(self, name: str) -> np.ndarray:
-        """An input tensor itself. The interpreter refuses to run while anyone holds it."""
-        return self._interpreter.tensor(self._inputs[name])()
+        """An input tensor itself, valid until the next call with other shapes.
+
+        The interpreter refuses to run while anyone holds the array that it gives out, and making one takes longer than
+        writing a row into it; hence an array of our own over the same memory, which only `allocate_tensors` moves.
+        """
+        if name not in self._windows:
+            given = self._interpreter.tensor(self._inputs[name])()
+            self._windows[name] = np.asarray(_Memory(given.__array_interface__))
+        return self._windows[name]
+
+
+class _Memory:
+    """What numpy needs to see memory as an array without owning it."""
+
+    def __init__(self, interface: Mapping[str, object]):
+        self.__array_interface__ = dict(interface)
 
 
 class LiteRTStream(Stream):
@@ -146,6 +162,7 @@ class LiteRTStream(Stream):
         self._runner = session.primary
         self._primary = next(iter(self.signatures.values()))
         self._caches = [state.input for state in self._primary.states if state.axis is not None]
+        self._others = [name for name in self._primary.state_inputs if name not in self._caches]
 
     def call(self, inputs: Tensors, signature: str) -> dict[str, np.ndarray]:
         """All outputs; of the first signature, at batch 1, without copying caches in."""
@@ -153,7 +170,7 @@ class LiteRTStream(Stream):
             self.recall()
             return super().call(inputs, signature)
         if self._runner.kept_for is self:
-            changed = {**inputs, **{n: self.states[n] for n in self._primary.state_inputs if n not in self._caches}}
+            changed = {**inputs, **{name: self.states[name] for name in self._others}}
             if self._runner.fits(changed):
                 return self._runner.go_on(changed)
             self.recall()  # the interpreter is prepared anew, which empties its input tensors
@@ -161,10 +178,9 @@ class LiteRTStream(Stream):
         self._runner.kept_for = self
         return outputs
 
-    def write(self, name: str, index: Index, rows: np.ndarray) -> None:
-        """Into the interpreter's memory while it has the states, else the host's."""
-        target = self._runner.memory(name) if self._runner.kept_for is self else self.states[name]
-        target[index] = rows
+    def held(self, name: str) -> np.ndarray:
+        """The interpreter's memory while it has the states, else the host's."""
+        return self._runner.memory(name) if self._runner.kept_for is self else self.states[name]
 
     def recall(self) -> None:
         """Copy the caches out; the next call copies them in again."""

@@ -103,6 +103,11 @@ def _transpose_with_more_axes(graph: Graph, operator: Operator, added: int) -> V
 def transpose(graph: Graph, x: Value, order: Sequence[int]) -> Value:
     """The axes in another order; a reshape where only axes of size 1 change places."""
     shape = tuple(x.shape[axis] for axis in order)
+    if x.producer is not None and x.producer.code == "TRANSPOSE":
+        source, before = x.producer.inputs
+        assert source is not None and before is not None and before.data is not None
+        if [before.data[axis] for axis in order] == list(range(x.rank)):
+            return source
     moved = [axis for axis in order if x.shape[axis] != 1]
     if moved == sorted(moved):
         return reshape(graph, x, shape)
@@ -119,10 +124,15 @@ def slice_axis(graph: Graph, x: Value, axis: int, start: int, size: Size) -> Val
         return constant(x.data.take(range(start, start + size), axis), name=x.name)
     begin = [start if i == axis else 0 for i in range(x.rank)]
     shape = tuple(size if i == axis else known for i, known in enumerate(x.shape))
-    counts = [known if isinstance(known, int) else -1 for known in shape]  # XNNPACK takes no slice with a -1
-    return graph.op(
-        "SLICE", [x, constant(begin, INT32), constant(counts, INT32)], shape, options=options("SliceOptions")
-    )
+    counts = [known for known in shape if isinstance(known, int)]
+    if len(counts) == x.rank:
+        settings = options("SliceOptions")
+        return graph.op("SLICE", [x, constant(begin, INT32), constant(counts, INT32)], shape, options=settings)
+    # XNNPACK leaves a SLICE with an unknown size to the interpreter, which ends a partition, but takes this one.
+    end = [start + size if i == axis and isinstance(size, int) else 0 for i in range(x.rank)]
+    to_the_end = sum(1 << i for i in range(x.rank) if end[i] == 0)
+    bounds = [constant(numbers, INT32) for numbers in (begin, end, [1] * x.rank)]
+    return graph.op("STRIDED_SLICE", [x, *bounds], shape, options=options("StridedSliceOptions", endMask=to_the_end))
 
 
 def split(graph: Graph, x: Value, axis: int, count: int) -> list[Value]:

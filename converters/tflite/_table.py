@@ -14,6 +14,7 @@ from edgeseq.converters.tflite import indexing as i
 from edgeseq.converters.tflite import matmul as m
 from edgeseq.converters.tflite import reduce as r
 from edgeseq.converters.tflite import shape as s
+from edgeseq.converters.tflite.attention import attention
 
 Lowerings = Mapping[str, Callable[..., Any]]
 
@@ -60,7 +61,7 @@ _BROADCASTING: Lowerings = {
     "aten.where.ScalarOther": e.where,
     "aten.where.ScalarSelf": e.where,
     "aten.where.Scalar": e.where,
-    "aten.scaled_dot_product_attention.default": m.attention,
+    "aten.scaled_dot_product_attention.default": attention,
 }
 
 _POINTWISE: Lowerings = {

@@ -1,14 +1,12 @@
-"""Matrix products: linear layers, products of activations, attention, convolutions over time and space."""
+"""Matrix products: linear layers, products of activations, convolutions over time and space."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from edgeseq.converters.tflite import _emit
-from edgeseq.converters.tflite._emit import binary, reshape, scalar, transpose, unary
+from edgeseq.converters.tflite._emit import binary, reshape, scalar, transpose
 from edgeseq.converters.tflite._graph import (
-    BOOL,
-    FINITE_INFINITY,
     FLOAT32,
     Graph,
     Options,
@@ -19,7 +17,6 @@ from edgeseq.converters.tflite._graph import (
     options,
 )
 from edgeseq.converters.tflite._site import Site
-from edgeseq.converters.tflite.activations import settings_of_softmax
 from edgeseq.errors import UnsupportedError
 
 
@@ -115,52 +112,6 @@ def _before_swap(y: Value) -> Value | None:
     assert source is not None and order is not None and order.data is not None
     swapped = [*range(y.rank - 2), y.rank - 1, y.rank - 2]
     return source if order.data.tolist() == swapped else None
-
-
-def attention(
-    site: Site,
-    query: Value,
-    key: Value,
-    value: Value,
-    mask: Value | None,
-    dropout: float,
-    is_causal: bool,
-    scale: float | None,
-    is_grouped: bool,
-) -> Value:
-    """Scaled dot products, Vaswani et al. 2017, eq. 1: (..., T, K) by (..., S, K) and (..., S, K) -> (..., T, K)."""
-    del dropout
-    graph = site.graph
-    if is_grouped and key.shape[-3] != query.shape[-3]:
-        key, value = (_repeat_heads(graph, x, query) for x in (key, value))
-    width = query.shape[-1]
-    assert isinstance(width, int)
-    query = binary(graph, "MUL", query, scalar(scale if scale is not None else width**-0.5, query))
-    order = [*range(key.rank - 2), key.rank - 1, key.rank - 2]
-    scores = batch_matmul(
-        graph, query, graph.op("TRANSPOSE", [key, constant(order)], tuple(key.shape[i] for i in order))
-    )
-    if is_causal:
-        rows, columns = (_emit.steps(graph, size) for size in scores.shape[-2:])
-        mask = binary(graph, "GREATER_EQUAL", reshape(graph, rows, (*rows.shape, 1)), columns)
-    if mask is not None:
-        scores = binary(graph, "ADD", scores, additive(graph, mask))
-    return batch_matmul(graph, unary(graph, "SOFTMAX", scores, settings_of_softmax()), value)
-
-
-def additive(graph: Graph, mask: Value) -> Value:
-    """A mask of booleans (True: attend) as numbers to add to scores; a row without any True stays finite."""
-    if mask.dtype != BOOL:
-        return mask
-    zero, away = constant(0.0), constant(-FINITE_INFINITY)
-    return graph.op("SELECT_V2", [mask, zero, away], mask.shape, FLOAT32, options("SelectV2Options"))
-
-
-def _repeat_heads(graph: Graph, x: Value, query: Value) -> Value:
-    """Each head of keys or values (B, G, S, K) as often as query heads share it -> (B, H, S, K)."""
-    groups, heads = x.shape[-3], query.shape[-3]
-    assert isinstance(groups, int) and isinstance(heads, int)
-    return _emit.gather(graph, x, constant(np.arange(heads) // (heads // groups)), x.rank - 3)
 
 
 def convolution(

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from edgeseq import any_length, program_file
+from edgeseq.equalization import equalize
 from edgeseq.errors import UnsupportedError
 from edgeseq.model_checks import explained, require_convertible
 from edgeseq.operators.whole import whole_recurrent_layers
@@ -163,15 +164,15 @@ def capture_calls(model: nn.Module, calls: Sequence[Call]) -> CapturedModel:
     require_convertible(model, (call.examples for call in calls))
     programs, signatures = {}, []
     for call in calls:
-        programs[call.name], output_names = _exported(model, call)
+        programs[call.name], output_names = _exported(model, call, is_alone=len(calls) == 1)
         whole = _signature(call, programs[call.name], output_names)
         signatures += [whole.case(name, sizes) for name, sizes in call.cases.items()]
         signatures.append(whole)
     return CapturedModel(signatures=tuple(signatures), programs=programs)
 
 
-def _exported(model: nn.Module, call: Call) -> tuple[ExportedProgram, tuple[str, ...]]:
-    """The program, and the names of its outputs."""
+def _exported(model: nn.Module, call: Call, *, is_alone: bool) -> tuple[ExportedProgram, tuple[str, ...]]:
+    """The program, and the names of its outputs. Several programs of one model share its weights as they are."""
     # torch.export merges example inputs that share storage, and the merged program is wrong for every other input.
     values = tuple(value.detach().clone() for value in call.examples.values())
     wide = tuple(value.dtype == torch.int64 for value in values)
@@ -189,6 +190,8 @@ def _exported(model: nn.Module, call: Call) -> tuple[ExportedProgram, tuple[str,
             advice = _LOOP_ADVICE if loops else ""
             raise UnsupportedError(f"torch.export refuses the model: {explained(error)}{advice}") from error
         program = whole
+    if is_alone:
+        equalize(program, narrow)
     found = wrapped.returned.names
     return program, (*call.output_names[: len(found)], *found[len(call.output_names) :])
 

@@ -1,5 +1,6 @@
 """Quantization of ONNX files: onnxruntime's for dynamic activations; weights alone are stored small and widened again."""
 
+import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,9 +12,13 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from edgeseq import onnx_file
 from edgeseq.artifact import companion
-from edgeseq.quantize import Quantizer, Scheme
+from edgeseq.quantize import Quantizer, Scheme, _outliers
+from edgeseq.quantize._activations import REFUSALS, observed
 from edgeseq.quantize._errors_only import errors_only
-from edgeseq.quantize._tied_table import share_tables
+from edgeseq.quantize._rounding import symmetric_int8
+from edgeseq.quantize._tables import round_tables
+
+logger = logging.getLogger(__name__)
 
 PRODUCTS = ("Gemm", "MatMul")
 LEAST_WEIGHTS = 256  # smaller tensors (biases, norms) stay float32: they weigh nothing and scale everything
@@ -50,7 +55,8 @@ class OnnxQuantizer(Quantizer):
 def dynamic_int8(source: Path, target: Path) -> None:
     """Weights int8 by output channel, activations uint8 with ranges found at each call."""
     model = onnx_file.load(source)
-    done = share_tables(model, symmetric_int8)
+    done = tame_outliers(model, source)
+    done += round_tables(model, symmetric_int8, least=LEAST_WEIGHTS)
     with TemporaryDirectory() as folder:
         shared, quantized = Path(folder, "shared.onnx"), Path(folder, "quantized.onnx")
         onnx_file.save(model, shared)
@@ -65,6 +71,19 @@ def dynamic_int8(source: Path, target: Path) -> None:
                 use_external_data_format=companion(shared).exists(),
             )
         rewrite_weights(quantized, target, as_int8, only=FLOAT_ONLY)
+
+
+def tame_outliers(model: ir.Model, source: Path) -> list[str]:
+    """Keep single large channels from coarsening the range of the others; returns the names of nodes that stay float32."""
+    sites = _outliers.sites(model)
+    if not sites:
+        return []
+    try:
+        rows = observed(source, [site.name for site in sites])
+    except REFUSALS as error:
+        logger.warning("large channels of '%s' are not looked for: it refuses random inputs (%s)", source, error)
+        return []
+    return _outliers.take_out(model, sites, rows)
 
 
 Encode = Callable[[ir.Value], tuple[ir.Value, list[ir.Node]]]  # a weight -> the input that replaces it, and its nodes
@@ -138,13 +157,6 @@ def input_scale(weight: np.ndarray, axis: int) -> np.ndarray:
 def _of(value: ir.Value) -> tuple[str, np.ndarray]:
     assert value.name is not None and value.const_value is not None, "weights have names and values"
     return value.name, value.const_value.numpy()
-
-
-def symmetric_int8(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Integers in [-127, 127], and the float32 scale of each channel, of as many axes as the weight."""
-    others = tuple(a for a in range(weight.ndim) if a != axis)
-    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
-    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale.astype(np.float32)
 
 
 def _constant(name: str, array: np.ndarray) -> ir.Value:

@@ -228,7 +228,7 @@ class Table(nn.Module):
         return rows
 
 
-@pytest.mark.parametrize("scheme", ["weight_only_wi8_afp32", "fp16"])
+@pytest.mark.parametrize("scheme", ["weight_only_wi8_afp32", "dynamic_wi8_afp32", "fp16"])
 def test_rows_of_a_table_are_within_half_a_step_of_their_own(scheme: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Table()

@@ -64,7 +64,7 @@ def _length(vector: Any) -> int:
     return 0 if vector is None else len(vector)
 
 
-class _SharingBuilder(flatbuffers.Builder):
+class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types
     """Writes a string or vector that it has written before as a reference to it."""
 
     def __init__(self, size: int) -> None:

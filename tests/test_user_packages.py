@@ -128,7 +128,7 @@ def test_a_package_computes_what_torch_does(name: str, precision: str, tmp_path:
     torch.manual_seed(0)
     model = make().eval()
     with torch.no_grad():
-        traced = torch.jit.script(model) if name == "control flow" else torch.jit.trace(make_like(model), examples)
+        traced = torch.jit.script(model) if name == "control flow" else torch.jit.trace(make_like(model), examples)  # type: ignore[no-untyped-call]  # torch has no types there
         expected = model(*examples).numpy()
     path = tmp_path / "model.mlpackage"
     with quietly():

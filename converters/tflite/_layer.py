@@ -55,7 +55,7 @@ class Layer:
 def products(graph: Graph, h: Value, weights: Sequence[Value], biases: Sequence[Value] | None = None) -> Value:
     """H (D*B, P) times each row's weight (G, P) -> (D*B, G)."""
     parts = split(graph, h, 0, len(weights))
-    added = biases or [None] * len(weights)
+    added: Sequence[Value | None] = biases or [None] * len(weights)
     return concatenate(graph, [_product(graph, *inputs) for inputs in zip(parts, weights, added, strict=True)], 0)
 
 

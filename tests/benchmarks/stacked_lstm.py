@@ -119,7 +119,7 @@ def latencies(
 ) -> dict[tuple[str, int], float]:
     """The rows of latency; milliseconds of a step by format and length."""
     sessions = {f: runtimes.for_format(f).load(a.path, a.signatures, threads=1) for f, a in artifacts.items()}
-    per_step = {}
+    per_step: dict[tuple[str, int], float] = {}
     for length in LENGTHS:
         x = inputs(length)
         contenders = {format: partial(session.run, x) for format, session in sessions.items()}

@@ -101,19 +101,24 @@ def _transpose_with_more_axes(graph: Graph, operator: Operator, added: int) -> V
 
 
 def transpose(graph: Graph, x: Value, order: Sequence[int]) -> Value:
-    """The axes in another order; a reshape where only axes of size 1 change places."""
+    """The axes in another order; a reshape where only axes of size 1 change places, and where it undoes another one."""
     shape = tuple(x.shape[axis] for axis in order)
-    if x.producer is not None and x.producer.code == "TRANSPOSE":
-        source, before = x.producer.inputs
-        assert source is not None and before is not None and before.data is not None
-        if [before.data[axis] for axis in order] == list(range(x.rank)):
-            return source
-    moved = [axis for axis in order if x.shape[axis] != 1]
-    if moved == sorted(moved):
+    if _keeps_order(x, order):
         return reshape(graph, x, shape)
     if x.data is not None:
         return constant(x.data.transpose(order), name=x.name)
+    if x.producer is not None and x.producer.code == "TRANSPOSE":
+        source, before = x.producer.inputs
+        assert source is not None and before is not None and before.data is not None
+        if _keeps_order(source, [int(before.data[axis]) for axis in order]):
+            return reshape(graph, source, shape)
     return graph.op("TRANSPOSE", [x, constant(list(order), INT32)], shape, options=options("TransposeOptions"))
+
+
+def _keeps_order(x: Value, order: Sequence[int]) -> bool:
+    """Whether a transposition moves axes of size 1 only."""
+    moved = [axis for axis in order if x.shape[axis] != 1]
+    return moved == sorted(moved)
 
 
 def slice_axis(graph: Graph, x: Value, axis: int, start: int, size: Size) -> Value:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeseq.converters.tflite._graph import Graph, Operator, Options, Value, constant
+from edgeseq.converters.tflite._merge import merge_products
 
 _FUSING = frozenset({"FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "SUB", "MUL"})
 _ACTIVATIONS = {"RELU": 1, "RELU6": 3}  # the schema's ActivationFunctionType
@@ -19,6 +20,9 @@ def optimize(graphs: Sequence[Graph]) -> None:
         remove_unused(graph)
         merge_repeated(graph)
         fold_scales(graph)
+        remove_unused(graph)
+        if len(graphs) == 1:  # signatures share their weights only as long as each has them in the same form
+            merge_products(graph)
         fuse_activations(graph)
         remove_unused(graph)
 

@@ -39,7 +39,7 @@ def attention(
     if is_causal:
         mask = _causal(graph, query.shape[-2], key.shape[-2])
     mask = None if mask is None else additive(graph, mask)
-    rows, shared = [_joined(x) for x in (query, key, value)], _of_all_heads(graph, mask)
+    rows, shared = [_joined(graph, x) for x in (query, key, value)], _of_all_heads(graph, mask)
     if all(rows) and (shared is not None or mask is None):
         return _head_by_head(site, [x for x in rows if x is not None], shared, factor, key.shape[-3])
     if is_grouped and key.shape[-3] != query.shape[-3]:
@@ -78,7 +78,7 @@ def _side_by_side(graph: Graph, parts: list[Value]) -> Value:
     return parts[0]
 
 
-def _joined(x: Value) -> Value | None:
+def _joined(graph: Graph, x: Value) -> Value | None:
     """The rows (1, T, H * K) of which x (1, H, T, K) is another view, if it is one."""
     moved = x.producer
     if moved is None or moved.code != "TRANSPOSE" or x.rank != 4 or x.shape[0] != 1:
@@ -88,8 +88,10 @@ def _joined(x: Value) -> Value | None:
     split = source.producer
     if order.data.tolist() != [0, 2, 1, 3] or split is None or split.code != "RESHAPE":
         return None
-    rows = split.inputs[0]
-    return rows if rows is not None and rows.shape == (1, x.shape[2], x.shape[1] * x.shape[3]) else None
+    rows, shape = split.inputs[0], (x.shape[2], x.shape[1] * x.shape[3])
+    assert rows is not None
+    # nn.MultiheadAttention has the batch of 1 in the middle.
+    return reshape(graph, rows, (1, *shape)) if tuple(size for size in rows.shape if size != 1) == shape else None
 
 
 def _columns(graph: Graph, rows: Value, heads: int) -> list[Value]:

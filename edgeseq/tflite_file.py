@@ -16,7 +16,7 @@ _ALIGNMENT = 16  # of buffers, as the schema asks
 _NAMELESS = (b"constant", b"carried")
 _MOST_SHARED = (
     1 << 16
-)  # bytes of a vector that is compared with others; buffers, which may be larger, are unique already
+)  # bytes of a vector that is compared with others; larger ones are buffers, which are unique already
 
 
 def pack(model: schema.ModelT) -> bytes:
@@ -25,7 +25,7 @@ def pack(model: schema.ModelT) -> bytes:
         _use_arrays(graph, ("inputs", "outputs"))
         for tensor in graph.tensors:
             _use_arrays(tensor, ("shape", "shapeSignature"))
-            if tensor.quantization is not None and not _length(tensor.quantization.scale):
+            if tensor.quantization is not None and not _is_quantized(tensor.quantization):
                 tensor.quantization = None
         for operator in graph.operators:
             _use_arrays(operator, ("inputs", "outputs"))
@@ -51,6 +51,11 @@ def repack(data: bytes) -> bytes:
             if count.isdigit() and (b";" in stem or stem in _NAMELESS):
                 tensor.name = stem
     return pack(model)
+
+
+def _is_quantized(parameters: Any) -> bool:
+    """Whether there are scales: of channels, or of blocks, which have a tensor of them."""
+    return bool(_length(parameters.scale)) or parameters.details is not None
 
 
 def _use_arrays(table: Any, fields: Iterable[str]) -> None:

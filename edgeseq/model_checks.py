@@ -20,8 +20,8 @@ ADVICE: Mapping[str, str] = {
         "a size depends on the values of a tensor; mask what is not wanted instead of selecting the rest"
     ),
     "data-dependent": (
-        "the model's path depends on the values of a tensor; use torch.where for a choice of values, torch.cond for a choice "
-        "of computations, or leave the choice to the app"
+        "the model's path depends on the values of a tensor; use torch.where(condition, a, b), which computes both, "
+        "or leave the choice to the app (torch.cond converts to ONNX alone)"
     ),
     "Constraints violated": "a dimension that is called dynamic is fixed, or bounded more tightly, by the model",
 }

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 
 # The operator's name without its overload -> what to use.
 REPLACEMENTS: Mapping[str, str] = {
+    "cond": "torch.where(condition, a, b), which computes both",
+    "while_loop": "a loop in the app around one step, or a fixed number of steps",
+    "scan": "nn.LSTM, nn.GRU or nn.RNN, or a loop in the app around one step",
+    "map_impl": "one operation on the whole tensor",
     "aten.nonzero": "torch.where(condition, x, 0) keeps the shape",
     "aten.masked_select": "torch.where(mask, x, 0) keeps the shape",
     "aten.unique": "count in the app",

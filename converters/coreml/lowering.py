@@ -11,11 +11,10 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from edgeseq.converters.coreml.lstm import USES_CELL
 from edgeseq.errors import ConversionError, UnsupportedError
-from edgeseq.module_paths import lacking
+from edgeseq.module_paths import has_size_of_values, lacking
 from edgeseq.quiet_coremltools import quietly
 from edgeseq.signature import Signature
 
@@ -31,7 +30,7 @@ def lower(program: ExportedProgram, signature: Signature, target: ct.target) -> 
         UnsupportedError: Core ML lacks operators of the program; all are listed.
         ConversionError: coremltools fails on an operator that it knows.
     """
-    sized_by_values = [node for node in _calls(program) if _has_size_of_values(node)]
+    sized_by_values = [node for node in _calls(program) if has_size_of_values(node)]
     if sized_by_values:
         raise lacking("coreml", sized_by_values)
     with quietly():
@@ -110,16 +109,6 @@ def _mark_used_cells(program: ExportedProgram) -> None:
     for node in _calls(program):
         if node.target is torch.ops.edgeseq.lstm.default:
             node.meta[USES_CELL] = any(user.target is operator.getitem and user.args[1] == 2 for user in node.users)
-
-
-def _has_size_of_values(node: Node) -> bool:
-    """Whether the operator is the first whose result has a size that depends on values: Core ML programs have none."""
-
-    def unbacked(of: Node) -> bool:
-        value = of.meta.get("val")
-        return isinstance(value, torch.Tensor) and bool(free_unbacked_symbols(value))
-
-    return unbacked(node) and not any(unbacked(source) for source in node.all_input_nodes)
 
 
 def _kind(node: Node) -> str:

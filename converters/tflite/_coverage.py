@@ -7,6 +7,7 @@ import torch
 from torch.fx import Node
 
 from edgeseq.converters.tflite._table import LOWERINGS
+from edgeseq.module_paths import has_size_of_values
 
 ASSERTIONS = frozenset(
     {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten._assert_async.msg"}
@@ -18,6 +19,8 @@ _FRESH = frozenset(
 
 def is_known(node: Node) -> bool:
     """Whether a call can be lowered as it stands."""
+    if has_size_of_values(node):
+        return False
     name = str(node.target)
     computes_size = not isinstance(node.meta.get("val"), torch.Tensor | tuple | list)
     return (

@@ -47,9 +47,11 @@ def pick(signatures: Sequence[Signature], inputs: Tensors, name: str = "forward"
     whole = next(s for s in signatures if s.name == name)
     dim = _length(whole)
     fixed = sorted((size, s.name) for s in signatures if s.case_of == name and (size := _size(whole, s, dim)))
+    if not fixed or dim is None:
+        raise RequestError(f"no signature has a fixed length of '{name}'; run '{name}' itself, or convert with lengths")
     have = _have(whole, dim, inputs)
     fitting = [(size, found) for size, found in fixed if size >= have]
-    known = ", ".join(str(size) for size, _ in fixed) or "none"
+    known = ", ".join(str(size) for size, _ in fixed)
     if not fitting:
         raise RequestError(f"no signature of '{name}' is {have} long or longer; lengths are: {known}")
     size, found = fitting[0]
@@ -115,7 +117,7 @@ def _size(whole: Signature, fixed: Signature, dim: str | None) -> int | None:
     return sizes[0] if sizes and fixed.name == f"{whole.name}_{sizes[0]}" else None
 
 
-def _have(whole: Signature, dim: str | None, inputs: Mapping[str, np.ndarray]) -> int:
+def _have(whole: Signature, dim: str, inputs: Mapping[str, np.ndarray]) -> int:
     return next(inputs[s.name].shape[axis] for s in whole.inputs for axis, size in enumerate(s.shape) if size == dim)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from edgeseq.quantize import Quantizer, Scheme
+from edgeseq.quantize._rounding import asymmetric_int8
 from edgeseq.quiet_coremltools import quietly
 
 DATA = Path("Data/com.apple.CoreML")
@@ -56,7 +57,7 @@ def _half_precision(source: Path) -> Any:
 
 
 def _integer_weights(source: Path, scheme: Scheme) -> Any:
-    """Symmetric integers for every weight matrix; vectors, such as biases, stay float."""
+    """Integers for every weight matrix; vectors, such as biases, stay float."""
     ct = import_module("coremltools")
     target = ct.target.iOS18 if scheme.weight_bits == 4 else ct.target.iOS16
     loaded = _load(source, target)
@@ -83,10 +84,10 @@ def _compressed(operation: Any, weight: np.ndarray, scheme: Scheme) -> Any:
     name = f"{operation.outputs[0].name}_int{scheme.weight_bits}"
     channels = _channel_axis(operation)
     if scheme.weight_bits == 8:
-        data, scale = rounded(weight, 127, tuple(axis for axis in range(weight.ndim) if axis != channels))
+        data, scale, zero = asymmetric_int8(weight, channels)
         return mb.constexpr_affine_dequantize(
             quantized_data=data,
-            zero_point=np.int8(0),
+            zero_point=zero.reshape(-1),
             scale=scale.reshape(-1),
             axis=np.int32(channels),
             before_op=operation,

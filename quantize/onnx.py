@@ -15,7 +15,7 @@ from edgeseq.artifact import companion
 from edgeseq.quantize import Quantizer, Scheme, _outliers
 from edgeseq.quantize._activations import REFUSALS, observed
 from edgeseq.quantize._errors_only import errors_only
-from edgeseq.quantize._rounding import symmetric_int8
+from edgeseq.quantize._rounding import asymmetric_int8, symmetric_int8
 from edgeseq.quantize._tables import round_tables
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ PRODUCTS = ("Gemm", "MatMul")
 LEAST_WEIGHTS = 256  # smaller tensors (biases, norms) stay float32: they weigh nothing and scale everything
 COMPUTED_IN_INTEGERS = ["Conv", "Gather", "LSTM", "MatMul"]  # not Attention, which onnxruntime mistakes for its own
 FLOAT_ONLY = ("GRU", "RNN")  # onnxruntime 1.32 has no integer kernel for them
+BALANCING_ROUNDS = 20
 CHANNEL_AXES = {"MatMul": -1, "Gemm": 0, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
 """The axis of a weight whose entries share no sum.
 
@@ -126,18 +127,23 @@ def as_float16(value: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
 
 
 def as_int8(value: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
-    """Symmetric int8 with a scale a channel, and in a matrix of products a scale for each of its inputs too.
+    """int8 with a scale and a zero point a channel, and in a matrix of products a scale for each of its inputs too.
 
-    Widened by Cast and Mul: onnxruntime computes those once, when it loads the file, but a DequantizeLinear at every call.
+    Widened by Cast, Sub and Mul: onnxruntime computes those once, when it loads the file, but a DequantizeLinear at every
+    call.
     """
     name, weight = _of(value)
     axis = channel_axis(value) % weight.ndim
     factors: dict[str, np.ndarray] = {}
-    if all(user.op_type in PRODUCTS for user, _ in value.uses()):
+    if weight.ndim == 2 and all(user.op_type in PRODUCTS for user, _ in value.uses()):
         factors["input_scale"] = input_scale(weight, axis)
         weight = weight / factors["input_scale"]
-    rounded, factors["scale"] = symmetric_int8(weight, axis)
-    nodes = [ir.node("Cast", [_constant(f"{name}.int8", rounded)], {"to": ir.DataType.FLOAT}, name=f"{name}.cast")]
+    rounded, factors["scale"], zero = asymmetric_int8(weight, axis)
+    wide = [
+        ir.node("Cast", [_constant(f"{name}.{kind}", stored)], {"to": ir.DataType.FLOAT}, name=f"{name}.cast_{kind}")
+        for kind, stored in (("int8", rounded), ("zero", zero))
+    ]
+    nodes = [*wide, ir.node("Sub", [node.outputs[0] for node in wide], name=f"{name}.minus_zero")]
     for kind, factor in factors.items():
         inputs = [nodes[-1].outputs[0], _constant(f"{name}.{kind}", factor.astype(np.float32))]
         nodes.append(ir.node("Mul", inputs, name=f"{name}.times_{kind}"))
@@ -145,13 +151,18 @@ def as_int8(value: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
 
 
 def input_scale(weight: np.ndarray, axis: int) -> np.ndarray:
-    """The square root of the largest weight of each input, so that one large weight coarsens few others.
+    """How large a matrix's weights are that one input reads, once outputs are made alike, so that one coarsens few others.
 
-    Steps follow both the row and the column of a weight then. On MiniLM-L6 it brings 1 − cosine of the worst of 24 sentence
-    embeddings from 0.0014 to 0.0006.
+    Rows and columns are divided by their size in turns (Sinkhorn and Knopp 1967), until steps follow both. On MiniLM-L6 it
+    and zero points bring 1 − cosine of the worst of 200 sentence embeddings from 0.0015 to 0.0004.
     """
-    largest = np.abs(weight).max(axis=axis, keepdims=True)
-    return np.sqrt(np.where(largest > 0, largest, 1)).astype(np.float32)
+    squares = np.square(weight, dtype=np.float64)
+    inputs = np.ones_like(squares.mean(axis=axis, keepdims=True))
+    for _ in range(BALANCING_ROUNDS):
+        outputs = (squares / inputs).mean(axis=1 - axis, keepdims=True)
+        sizes = (squares / np.where(outputs > 0, outputs, 1)).mean(axis=axis, keepdims=True)
+        inputs = np.where(sizes > 0, sizes, 1)
+    return np.sqrt(inputs).astype(np.float32)
 
 
 def _of(value: ir.Value) -> tuple[str, np.ndarray]:

@@ -52,9 +52,10 @@ def _algorithm(scheme: Scheme) -> quantizer.AlgorithmName:
 
 def _config(scheme: Scheme) -> qtyping.OpQuantizationConfig:
     floats = scheme.mode == "float"
+    is_weight_only = scheme.mode == "weight_only"
     weights = qtyping.TensorQuantizationConfig(
         num_bits=scheme.weight_bits,
-        symmetric=True,
+        symmetric=not (is_weight_only and scheme.weight_bits == 8),  # zero points halve the steps of most channels
         granularity=_granularity(scheme),
         dtype=qtyping.TensorDataType.FLOAT if floats else qtyping.TensorDataType.INT,
     )

@@ -281,6 +281,36 @@ def test_a_large_weight_does_not_coarsen_the_steps_of_other_inputs(tmp_path: Pat
     assert np.sqrt(np.square(error).mean()) < alone / 3
 
 
+class OneSided(nn.Module):
+    """One linear layer, where one weight of each output is far above the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 16)
+        with torch.no_grad():
+            self.linear.weight[torch.arange(16), torch.arange(16)] = 20.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_integers_of_weights_alone_begin_where_the_weights_begin(format: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = OneSided().eval(), torch.randn(1, 32)
+    x[0, :16] = 0
+    floating = converters.convert(capture(model, {"x": x}), format, tmp_path / "fp32", model="m")
+    artifact = quantize.quantize(floating, Scheme.parse("weight_only_wi8_afp32"), tmp_path / "int8")
+    session = runtimes.for_format(format).load(artifact.path, artifact.signatures, threads=1)
+
+    error = session.run({"x": x.numpy()})["logits"] - model(x).detach().numpy()
+
+    weight = model.linear.weight.detach()
+    step = (weight.amax() - weight.amin()).item() / 255  # ± the largest weight would take twice as much
+    assert np.sqrt(np.square(error).mean()) < 1.3 * np.sqrt(16 / 12) * step
+
+
 def test_weights_are_widened_by_operators_that_the_engine_computes_once(artifacts: dict[str, Artifact]) -> None:
     operators = {node.op_type for node in ir.load(artifacts["weight_only_wi8_afp32"].path).graph}
 

@@ -26,11 +26,16 @@ from edgeseq.devices.runtimes import Session
 from edgeseq.models.bert import Bert, load_checkpoint
 from edgeseq.quantize import Scheme
 from edgeseq.signature import Dim, Signature
+from edgeseq.tasks.classification import padded
 from edgeseq.tokens.wordpiece import WordPiece
 
-SCHEMES = {"onnx": ("fp16", "weight_only_wi8_afp32", "dynamic_wi8_afp32"), "tflite": ("dynamic_wi8_afp32",)}
+SCHEMES = {
+    "onnx": ("fp16", "weight_only_wi8_afp32", "dynamic_wi8_afp32"),
+    "tflite": ("weight_only_wi8_afp32", "dynamic_wi8_afp32"),
+}
 PLAIN = "onnx, torch's export"  # every ratio is to this one
 MAX_LENGTH = 512
+EXAMPLES = 8  # training sentences that the models are captured with
 
 
 class Embedding(nn.Module):
@@ -57,10 +62,13 @@ def main() -> None:
     assert isinstance(bert, Bert), "that is what 'bert' builds"
     load_checkpoint(bert, load_file(files.weights))
     model = Embedding(bert).eval()
-    texts = [example.text for example in data.data("movie_snippets").load().test[: options.sentences]]
-    sentences = WordPiece.load(files.vocabulary).encode(texts, max_length=MAX_LENGTH)
+    corpus, words = data.data("movie_snippets").load(), WordPiece.load(files.vocabulary)
+    examples, sentences = (
+        words.encode([example.text for example in part], max_length=MAX_LENGTH)
+        for part in (corpus.train[:EXAMPLES], corpus.test[: options.sentences])
+    )
     with tempfile.TemporaryDirectory() as folder:
-        contenders = built(model, Path(folder))
+        contenders = built(model, padded(examples), Path(folder))
         sessions = {
             name: runtimes.for_format(a.format).load(a.path, a.signatures, threads=1) for name, a in contenders.items()
         }
@@ -73,9 +81,8 @@ def main() -> None:
             print(f"| {name} | {size:.1f} | {best[name]:.2f} | {ratios[name]:.2f} | {loss:.5f} |")
 
 
-def built(model: nn.Module, folder: Path) -> dict[str, Artifact]:
+def built(model: nn.Module, tokens: Tensor, folder: Path) -> dict[str, Artifact]:
     """Torch's own export, then ours in each format, under each scheme."""
-    tokens = torch.randint(1, 1000, (2, 16))
     axes = {0: Dim(name="batch", min=1, max=64), 1: Dim(name="time", min=1, max=MAX_LENGTH)}
     captured = capture(model, {"tokens": tokens}, {"tokens": axes}, output_names=("pooled",))
     found = {PLAIN: exported_by_torch(model, tokens, folder, like=captured.signatures)}

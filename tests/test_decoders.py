@@ -433,9 +433,8 @@ def test_programs_of_one_tflite_file_share_their_weights(tmp_path: Path) -> None
     assert artifact.size_bytes < 1.2 * 4 * 128 * 128
 
 
-@pytest.mark.parametrize("format", ["coreml", "onnx"])
-def test_several_programs_are_refused_where_a_file_holds_one(format: str, tmp_path: Path) -> None:
+def test_several_programs_are_refused_where_a_file_holds_one(tmp_path: Path) -> None:
     model = TwoWays()
 
     with pytest.raises(UnsupportedError, match="but the model has encode, forward"):
-        converters.convert(capture_calls(model, model.calls()), format, tmp_path, model="two")
+        converters.convert(capture_calls(model, model.calls()), "onnx", tmp_path, model="two")

@@ -186,6 +186,8 @@ def test_unknown_recipe_is_refused_with_the_nearest_one() -> None:
         (("students", "one", "options"), {"d_modell": 8}, "did you mean 'd_model'"),
         (("formats",), ["onxx"], "did you mean 'onnx'"),
         (("schemes",), ["int8"], "'int8' is no quantization scheme"),
+        (("format_options",), {"coreml": {}}, "options are given for format 'coreml', which is none of onnx"),
+        (("format_options",), {"onnx": {"opset": 9}}, "format 'onnx' has an unknown key 'opset'"),
         (("schemes",), ["static_wi8_ai8"], "format 'onnx' cannot express scheme 'static_wi8_ai8'; it can: fp32, fp16"),
     ],
 )
@@ -196,6 +198,40 @@ def test_what_cannot_work_is_refused_before_any_work_starts(path: tuple[str, ...
         pipeline.check(loaded)
 
     assert message in str(caught.value)
+
+
+def test_options_of_a_format_are_settings_of_its_conversion_alone() -> None:
+    chosen = MINIMAL | {"formats": ["coreml", "onnx"], "format_options": {"coreml": {"target": "ios18"}}}
+
+    stages = {stage.name: stage for stage in plans.of_recipe(read(chosen))}
+
+    assert stages["artifacts/one/coreml"].settings["options"] == {"target": "ios18"}
+    assert stages["artifacts/one/onnx"].settings["options"] == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([], {}),
+        (["coreml.target=ios18", "coreml.capacity=64"], {"coreml": {"target": "ios18", "capacity": 64}}),
+        (['a.b="1"', "c.d=true"], {"a": {"b": "1"}, "c": {"d": True}}),
+    ],
+)
+def test_options_on_the_command_line_are_assignments(texts: list[str], expected: dict[str, Any]) -> None:
+    assert pipeline.parsed_options(texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["target=ios18"], "--option 'target=ios18' is no option; write FORMAT.NAME=VALUE"),
+        (["coreml.target"], "--option 'coreml.target' is no option"),
+        (["coreml.target=ios17", "coreml.target=ios18"], "--option 'coreml.target' is given twice"),
+    ],
+)
+def test_other_texts_are_no_options(texts: list[str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        pipeline.parsed_options(texts)
 
 
 def test_minimal_recipe_passes_the_check() -> None:

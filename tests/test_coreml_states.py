@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 if find_spec("coremltools") is None:
     pytest.skip("coremltools is not installed", allow_module_level=True)
 
 from edgeseq import converters, quantize
 from edgeseq.artifact import Artifact
-from edgeseq.capture import Call, CapturedModel, capture_calls
+from edgeseq.capture import Call, CapturedModel, capture, capture_calls
 from edgeseq.devices import runtimes
 from edgeseq.devices.runtimes._mil.evaluate import Evaluated, load_functions
 from edgeseq.errors import RequestError, UnsupportedError
@@ -367,3 +368,32 @@ def test_the_engine_on_macos_is_called_as_coremltools_describes(
         np.testing.assert_allclose(
             memory, translator.encode(torch.from_numpy(source["source"]).long()).numpy(), atol=1e-5
         )
+
+
+class Attending(nn.Module):
+    """Attention with masks of both kinds, with a scale, and causal."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        heads = x.view(x.shape[0], x.shape[1], 2, 4).transpose(1, 2)  # (B, H, T, K)
+        valid = (torch.arange(x.shape[1]) < lengths[:, None])[:, None, None]  # (B, 1, 1, T)
+        attend = functional.scaled_dot_product_attention
+        masked = attend(heads, heads, heads, attn_mask=valid, scale=0.7)
+        added = attend(heads, heads, heads, attn_mask=(~valid).float() * -5)
+        return masked + added + attend(heads, heads, heads, is_causal=True)
+
+
+@pytest.mark.parametrize("target", ["ios16", "ios18"])
+def test_attention_is_one_operator_where_there_is_one(target: str, tmp_path: Path) -> None:
+    examples = {"x": torch.randn(2, 5, 8), "lengths": torch.tensor([5, 2])}
+    shapes = {"x": {0: BATCH, 1: Dim(name="time", min=1, max=16)}, "lengths": {0: BATCH}}
+    captured = capture(Attending(), examples, shapes)
+    artifact = converters.convert(captured, "coreml", tmp_path, model="attending", given={"target": target})
+    x, lengths = np.random.default_rng(0).normal(size=(3, 9, 8)).astype(np.float32), np.array([9, 1, 4], np.int32)
+
+    session = runtimes.get("coreml_evaluator").load(artifact.path, artifact.signatures, threads=1)
+    (actual,) = session.run({"x": x, "lengths": lengths}).values()
+
+    expected = Attending()(torch.from_numpy(x), torch.from_numpy(lengths)).numpy()
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    counts = inspect(artifact.path).operator_counts
+    assert counts.get("scaled_dot_product_attention", 0) == (3 if target == "ios18" else 0)

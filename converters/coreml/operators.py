@@ -4,16 +4,17 @@ Our own operators have a file each, which ends with its `LOWERING`; everything e
 torch.export front end.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
+import coremltools as ct
 import numpy as np
 import torch
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.frontend.torch import ops as torch_ops
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY as REGISTRY
 from coremltools.converters.mil.mil import Var, types
+from coremltools.converters.mil.mil.block import is_current_opset_version_compatible_with
 from coremltools.converters.mil.mil.ops.defs._utils import promote_input_dtypes
 
 from edgeseq import lookup
@@ -114,6 +115,9 @@ def _index(context: Any, node: Any) -> None:
 def _attention(context: Any, node: Any) -> None:
     """softmax(q kᵀ · scale + mask) v, Vaswani et al. 2017, eq. 1; a boolean mask writes `MASKED` where it is False.
 
+    From iOS 18 on it is one operator, which takes no scale of its own, and would make NaN of rows that a boolean mask
+    hides whole.
+
     Letters: T queries, S keys, K head width. q (…, T, K), k (…, S, K), v (…, S, K).
     """
     names = ("q", "k", "v", "mask", "dropout", "is_causal", "scale")
@@ -123,17 +127,28 @@ def _attention(context: Any, node: Any) -> None:
         if given is not None:
             values["mask" if key == "attn_mask" else key] = given[0]
     q, k, v = (values[key] for key in ("q", "k", "v"))
-    mask, scale = values.get("mask"), values.get("scale")
-    factor = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale.val)
-    scores = mb.matmul(x=mb.mul(x=q, y=np.float32(factor)), y=k, transpose_y=True)  # (…, T, S)
-    is_causal = values.get("is_causal")
+    mask, is_causal, scale = values.get("mask"), values.get("is_causal"), values.get("scale")
     if is_causal is not None and is_causal.val:
         mask = _causal_mask(q, k)
     if mask is not None and types.is_bool(mask.dtype):
-        scores = mb.select(cond=mask, a=scores, b=MASKED)
-    elif mask is not None:
-        scores = mb.add(x=scores, y=mask)
+        mask = mb.mul(x=mb.sub(x=np.float32(1), y=mb.cast(x=mask, dtype="fp32")), y=MASKED)  # 0 where it is True
+    own = q.shape[-1] ** -0.5
+    factor = own if scale is None else float(scale.val)
+    if is_current_opset_version_compatible_with(ct.target.iOS18) and _is_of_one_batch(q, k, v):
+        query = q if factor == own else mb.mul(x=q, y=np.float32(factor / own))
+        if mask is not None and mask.rank < q.rank:  # coremltools asks for all axes
+            mask = mb.expand_dims(x=mask, axes=list(range(q.rank - mask.rank)))
+        given = {} if mask is None else {"attn_mask": mask}
+        context.add(mb.scaled_dot_product_attention(query=query, key=k, value=v, **given, name=node.name))
+        return
+    scores = mb.matmul(x=mb.mul(x=q, y=np.float32(factor)), y=k, transpose_y=True)  # (…, T, S)
+    scores = scores if mask is None else mb.add(x=scores, y=mask)
     context.add(mb.matmul(x=mb.softmax(x=scores, axis=-1), y=v, name=node.name))  # (…, T, K)
+
+
+def _is_of_one_batch(q: Var, k: Var, v: Var) -> bool:
+    """Whether all three are known to have the same sizes but for the last two, which Core ML's own operator asks for."""
+    return q.rank >= 3 and tuple(q.shape[:-2]) == tuple(k.shape[:-2]) == tuple(v.shape[:-2])
 
 
 def _causal_mask(q: Var, k: Var) -> Var:

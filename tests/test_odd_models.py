@@ -278,3 +278,59 @@ def test_weights_too_large_for_a_tflite_file_are_refused(tmp_path: Path, monkeyp
 
     with pytest.raises(UnsupportedError, match="format 'tflite' holds 2 GB in one file, but the model's weights take"):
         converters.convert(tiny.captured(tiny.model()), "tflite", tmp_path, model="tiny")
+
+
+class Choosing(nn.Module):
+    """x (B, 4) -> one of two layers, by a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen: Tensor = torch.cond(x.sum() > 0, self.a, self.b, (x,))
+        return chosen
+
+
+class Cutting(nn.Module):
+    """x (B, T, 4), n () -> the first n steps."""
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        return x[:, : int(n.item())] * 2
+
+
+@pytest.mark.parametrize("format", ["tflite", "coreml"])
+@pytest.mark.parametrize(
+    ("model", "examples", "message"),
+    [
+        (Choosing(), {"x": torch.ones(2, 4)}, r"cond in the model itself \(instead: torch\.where"),
+        (
+            Cutting(),
+            {"x": torch.ones(2, 5, 4), "n": torch.tensor(3)},
+            "the size of its result depends on values; instead",
+        ),
+    ],
+)
+def test_what_depends_on_values_is_refused_with_what_would_work(
+    format: str, model: nn.Module, examples: dict[str, Tensor], message: str, tmp_path: Path
+) -> None:
+    captured = capture(model.eval(), examples)
+
+    with pytest.raises(UnsupportedError, match=message):
+        converters.convert(captured, format, tmp_path, model="m")
+
+
+class Special(nn.Module):
+    """What torch takes apart by itself, and one operator that it does not."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cdist(x, x).double(), torch.special.bessel_j0(x)
+
+
+def test_onnx_names_only_what_it_really_lacks(tmp_path: Path) -> None:
+    captured = capture(Special(), {"x": torch.ones(2, 3)})
+
+    with pytest.raises(
+        UnsupportedError, match=r"lacks 1 operator\(s\) of the model: aten\.special_bessel_j0\.default in"
+    ):
+        converters.convert(captured, "onnx", tmp_path, model="m")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edgeseq.sources import Loaded, _drawing, _usage, file_name
 from edgeseq.sources._usage import Draw, Sizes, Usage
 
 MAX_DIM = 512  # the bound of a dimension that the model leaves open
+LONGEST_MASKED = 64  # steps that are compared: Keras takes masked ones one by one in Python
 NAMES = ("batch", "time")  # of open first and second axes
 EXAMPLE = {"batch": 2, "time": 12}
 Kernel = Callable[..., Any]
@@ -62,13 +64,15 @@ def usage(model: Any) -> Usage:
         name: {axis: _dim(axis) for axis, size in enumerate(tensor.shape) if size is None}
         for name, tensor in inputs.items()
     }
-    draw = drawing(inputs, shapes, _table_rows(model))
+    is_padded = _masks(model)
+    draw = drawing(inputs, shapes, _table_rows(model), is_padded=is_padded)
+    most = LONGEST_MASKED if is_padded else MAX_DIM
     example = {dim.name: EXAMPLE.get(dim.name, 3) for dim in _drawing.dims_of(shapes)}
     return Usage(
         module=KerasModel(model),
         call=Call(examples=draw(example, np.random.default_rng(0)), dynamic_shapes=shapes),
         draw=draw,
-        unseen=_drawing.unseen_sizes(shapes),
+        unseen=[{name: min(size, most) for name, size in sizes.items()} for sizes in _drawing.unseen_sizes(shapes)],
         bench={**example, **_drawing.single(shapes)},
     )
 
@@ -88,8 +92,11 @@ def _inputs(model: Any) -> list[Any]:
         ) from error
 
 
-def drawing(inputs: Mapping[str, Any], shapes: DynamicShapes, rows: int | None) -> Draw:
-    """Draws floats from a normal distribution, and integers that every table of the model has."""
+def drawing(inputs: Mapping[str, Any], shapes: DynamicShapes, rows: int | None, *, is_padded: bool = False) -> Draw:
+    """Draws floats from a normal distribution, and integers that every table of the model has.
+
+    Where 0 is masked, each row but the first ends in zeros, as what is padded does.
+    """
 
     def draw(sizes: Sizes, rng: np.random.Generator) -> dict[str, Tensor]:
         fed = {}
@@ -99,10 +106,26 @@ def drawing(inputs: Mapping[str, Any], shapes: DynamicShapes, rows: int | None) 
             values = (
                 rng.integers(0, rows or 2, shape) if is_token or "int" in tensor.dtype else rng.standard_normal(shape)
             )
+            if is_padded and len(shape) > 1:
+                values = _padded(np.where(values == 0, 1, values), rng)
             fed[name] = torch.from_numpy(np.asarray(values, tensor.dtype))
         return fed
 
     return draw
+
+
+def _padded(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each row (B, T, …) but the first with zeros from a random step on."""
+    lengths = rng.integers(1, values.shape[1] + 1, len(values))
+    lengths[0] = values.shape[1]
+    is_valid = np.arange(values.shape[1]) < lengths[:, None]  # (B, T)
+    return np.where(is_valid.reshape(*is_valid.shape, *(1,) * (values.ndim - 2)), values, 0)
+
+
+def _masks(model: Any) -> bool:
+    """Whether a layer tells others which steps to pass over."""
+    layers = list(model._flatten_layers())
+    return any(isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False) for layer in layers)
 
 
 def _dim(axis: int) -> Dim:
@@ -117,30 +140,45 @@ def _table_rows(model: Any) -> int | None:
 
 @contextmanager
 def whole_kernels() -> Iterator[None]:
-    """While it lasts and a model is exported, Keras' kernels of recurrent layers are our operators, whole at any length."""
-    replaced: dict[str, Kernel] = {
-        "lstm": _lstm,
-        "gru": _gru,
-        "bidirectional_lstm": _refuse_fused,
-        "bidirectional_gru": _refuse_fused,
-    }
-    originals = {name: getattr(backend, name) for name in replaced}
-    for name, ours in replaced.items():
-        setattr(backend, name, _exported_as(ours, originals[name]))
+    """While it lasts and a model is exported, Keras' recurrent layers are our operators, whole at any length."""
+    originals = [(layer, layer.inner_loop) for layer in (keras.layers.LSTM, keras.layers.GRU)]
+    fused = {name: getattr(backend, name) for name in ("bidirectional_lstm", "bidirectional_gru")}
+    for (layer, original), ours in zip(originals, (_lstm, _gru), strict=True):
+        layer.inner_loop = _exported_as(ours, original)
+    for name in fused:
+        setattr(backend, name, _refuse_fused)
     try:
         yield
     finally:
-        for name, original in originals.items():
-            setattr(backend, name, original)
+        for layer, original in originals:
+            layer.inner_loop = original
+        for name, function in fused.items():
+            setattr(backend, name, function)
 
 
 def _exported_as(ours: Kernel, original: Kernel) -> Kernel:
     """Ours while a model is exported, else Keras' own: what is compared with is computed by it."""
 
-    def kernel(*args: Any, **options: Any) -> Any:
-        return (ours if torch.compiler.is_exporting() else original)(*args, **options)
+    def inner_loop(layer: Any, sequences: Tensor, initial_state: Any, mask: Any, training: bool = False) -> Any:
+        if not torch.compiler.is_exporting():
+            return original(layer, sequences, initial_state, mask, training)
+        mask = mask[0] if isinstance(mask, list | tuple) else mask
+        cell = layer.cell
+        options = {
+            "kernel": cell.kernel,
+            "recurrent_kernel": cell.recurrent_kernel,
+            "bias": cell.bias,
+            "activation": cell.activation,
+            "recurrent_activation": cell.recurrent_activation,
+            "reset_after": getattr(cell, "reset_after", True),
+            "return_sequences": layer.return_sequences,
+            "go_backwards": layer.go_backwards,
+            "zero_output_for_mask": layer.zero_output_for_mask,
+            "is_masked": mask is not None,
+        }
+        return ours(sequences, *initial_state, mask, **options)
 
-    return kernel
+    return inner_loop
 
 
 def _refuse_fused(*args: Any, **options: Any) -> Any:
@@ -150,12 +188,15 @@ def _refuse_fused(*args: Any, **options: Any) -> Any:
 
 def _lstm(x: Tensor, h: Tensor, c: Tensor, mask: Tensor | None, **options: Any) -> Result:
     """Keras' gates i, f, c, o are torch's i, f, g, o. Its kernels are (I, 4H) and (H, 4H), its bias (4H,)."""
-    x = _steps(x, mask, options)
+    x = _steps(x, options)
     w_ih, w_hh = (backend.convert_to_tensor(options[key]).t() for key in ("kernel", "recurrent_kernel"))
     given = options["bias"]
     b_ih = w_ih.new_zeros(w_ih.shape[0]) if given is None else backend.convert_to_tensor(given)
     weights = [w_ih, w_hh, b_ih, torch.zeros_like(b_ih)]
-    y, hn, cn = torch.ops.edgeseq.lstm(x, h.unsqueeze(0), c.unsqueeze(0), None, weights, 1, False)
+    run = partial(torch.ops.edgeseq.lstm, x)
+    if mask is not None:
+        return _masked(run, [h, c], mask, weights, options)
+    y, hn, cn = run(h.unsqueeze(0), c.unsqueeze(0), None, weights, 1, False)
     return _result(y, [hn.squeeze(0), cn.squeeze(0)], options)
 
 
@@ -163,15 +204,40 @@ def _gru(x: Tensor, h: Tensor, mask: Tensor | None, **options: Any) -> Result:
     """Keras' gates z, r, h are torch's z, r, n, which torch orders r, z, n; with reset_after both have two biases (2, 3H)."""
     if not options["reset_after"]:
         raise RequestError(
-            "a GRU layer has reset_after=False, a formula that no format has; train it with reset_after=True"
+            "a GRU layer has reset_after=False: its reset gate acts before the recurrent product, where PyTorch's and the GRU "
+            "of TFLite loops and Core ML files act after it, and no other weights make the one the other; train it with "
+            "reset_after=True"
         )
-    x = _steps(x, mask, options)
+    x = _steps(x, options)
     w_ih, w_hh = (_rzn(backend.convert_to_tensor(options[key]).t()) for key in ("kernel", "recurrent_kernel"))
     given = options["bias"]
     biases = w_ih.new_zeros(2, w_ih.shape[0]) if given is None else backend.convert_to_tensor(given)
     weights = [w_ih, w_hh, _rzn(biases[0]), _rzn(biases[1])]
-    y, hn = torch.ops.edgeseq.gru(x, h.unsqueeze(0), None, weights, 1, False)
+    run = partial(torch.ops.edgeseq.gru, x)
+    if mask is not None:
+        return _masked(run, [h], mask, weights, options)
+    y, hn = run(h.unsqueeze(0), None, weights, 1, False)
     return _result(y, [hn.squeeze(0)], options)
+
+
+def _masked(run: Kernel, states: States, mask: Tensor, weights: list[Tensor], options: Mapping[str, Any]) -> Result:
+    """Masked steps as padding at the end of each row (B, T): what a mask in the middle means, no format can say.
+
+    Keras takes the steps of a backward layer from the padding on. The operator has a backward direction only beside a
+    forward one, which here has the same weights and is thrown away.
+    """
+    is_valid = backend.convert_to_tensor(mask).reshape(mask.shape[0], mask.shape[1]).bool()
+    steps = is_valid.sum(1)  # (B,)
+    lengths = steps.clamp(min=1).int()  # of a row without a valid step, what the first one gives is thrown away below
+    backwards = bool(options.get("go_backwards"))
+    times = 2 if backwards else 1
+    given = [torch.stack([state] * times) for state in states]  # each (D, B, H)
+    y, *final = run(*given, lengths, weights * times, 1, backwards)
+    width = states[0].shape[-1]
+    kept = [torch.where((steps > 0).unsqueeze(1), f[-1], s) for f, s in zip(final, states, strict=True)]
+    beyond = torch.zeros_like(kept[0]) if backwards or options["zero_output_for_mask"] else kept[0]
+    y = torch.where(is_valid.unsqueeze(2), y[..., -width:], beyond.unsqueeze(1))
+    return _result(y.flip(1) if backwards else y, kept, options)
 
 
 def _rzn(weight: Tensor) -> Tensor:
@@ -180,21 +246,17 @@ def _rzn(weight: Tensor) -> Tensor:
     return torch.cat([r, z, n])
 
 
-def _steps(x: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> Tensor:
-    """The steps in the order in which they are taken.
+def _steps(x: Tensor, options: Mapping[str, Any]) -> Tensor:
+    """The steps in the order in which they are taken; with a mask, as they are.
 
     Raises:
         RequestError: The layer computes something that the operator does not.
     """
-    if mask is not None:
-        raise RequestError(
-            "a recurrent layer gets a mask (mask_zero=True), which is not converted; cut the padding instead"
-        )
     activations = (options["activation"], options["recurrent_activation"])
     if activations != (keras.activations.tanh, keras.activations.sigmoid):
         raise RequestError("a recurrent layer has other activations than tanh and sigmoid, which no format has")
     x = backend.convert_to_tensor(x)
-    return x.flip(1) if options.get("go_backwards") else x
+    return x.flip(1) if options.get("go_backwards") and not options["is_masked"] else x
 
 
 def _result(y: Tensor, states: States, options: Mapping[str, Any]) -> Result:

@@ -19,7 +19,7 @@ LAYERS = frozenset({
     "PReLU", "Softmax", "LayerNormalization", "BatchNormalization", "RMSNormalization", "UnitNormalization", "Add",
     "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot", "Flatten", "Reshape", "Permute",
     "RepeatVector", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "AveragePooling1D", "MaxPooling1D", "Conv1D",
-    "DepthwiseConv1D", "SeparableConv1D", "ZeroPadding1D", "Identity", "Rescaling",
+    "DepthwiseConv1D", "SeparableConv1D", "ZeroPadding1D", "Identity", "Rescaling", "Masking",
 })  # fmt: skip
 MODELS = frozenset({"Sequential", "Functional", "DTypePolicy"})
 PARTS = (

@@ -296,7 +296,8 @@ class Cutting(nn.Module):
     """x (B, T, 4), n () -> the first n steps."""
 
     def forward(self, x: Tensor, n: Tensor) -> Tensor:
-        return x[:, : int(n.item())] * 2
+        steps: Any = n.item()
+        return x[:, :steps] * 2
 
 
 @pytest.mark.parametrize("format", ["tflite", "coreml"])

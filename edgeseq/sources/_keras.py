@@ -143,7 +143,8 @@ def whole_kernels() -> Iterator[None]:
     """While it lasts and a model is exported, Keras' recurrent layers are our operators, whole at any length."""
     originals = [(layer, layer.inner_loop) for layer in (keras.layers.LSTM, keras.layers.GRU)]
     fused = {name: getattr(backend, name) for name in ("bidirectional_lstm", "bidirectional_gru")}
-    for (layer, original), ours in zip(originals, (_lstm, _gru), strict=True):
+    kernels: tuple[Kernel, ...] = (_lstm, _gru)
+    for (layer, original), ours in zip(originals, kernels, strict=True):
         layer.inner_loop = _exported_as(ours, original)
     for name in fused:
         setattr(backend, name, _refuse_fused)

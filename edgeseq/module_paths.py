@@ -10,7 +10,8 @@ from edgeseq.errors import UnsupportedError
 from edgeseq.replacements import replacement
 
 SIZE_OF_VALUES = (
-    " (the size of its result depends on values; instead: keep the whole length and mask the rest, or cut in the app)"
+    " (the size of its result depends on values; instead: keep the whole length and mask what is not wanted, "
+    "or cut in the app)"
 )
 WRAPPER = "model"  # of edgeseq.capture, which every path begins with
 

@@ -106,6 +106,11 @@ def companion(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
+def program_files(path: Path) -> dict[str, Path]:
+    """The file of each program where a folder holds several, by its name; else the one file, by its own name."""
+    return {file.stem: file for file in (sorted(path.glob(f"*{path.suffix}")) if path.is_dir() else [path])}
+
+
 def tree_files(path: Path) -> list[Path]:
     """The file itself and its companion if it has one, or every file below a folder, sorted by name."""
     if path.is_file():

@@ -4,8 +4,9 @@ Every model goes this way, ours or the user's; the converters lower nothing else
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +19,12 @@ from torch.utils import _pytree as pytree
 from edgeseq import any_length, program_file
 from edgeseq.equalization import equalize
 from edgeseq.errors import UnsupportedError
+from edgeseq.half_precision import in_float32, require_float32, types_of, widened_examples
 from edgeseq.model_checks import explained, require_convertible
 from edgeseq.operators.whole import whole_recurrent_layers
 from edgeseq.rolling import roll
 from edgeseq.signature import Dim, Signature, State, TensorSpec
+from edgeseq.unused import drop_unused
 
 # What a model gives -> what every file of it gives, float32 or int32: mobile engines have no wider types as outputs, and
 # Core ML no truth values.
@@ -49,13 +52,20 @@ class Call:
     """One way to call a model that is to be captured: the arguments of `capture`, and what else a program may serve."""
 
     name: str = "forward"
-    method: str = "forward"  # of the model
+    method: str | Callable[..., Any] = "forward"  # of the model, or a function that takes the model first
     examples: Mapping[str, Tensor]
     dynamic_shapes: DynamicShapes = field(default_factory=dict)
     output_names: tuple[str, ...] = ()
     states: tuple[State, ...] = ()
     cases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # further signatures: the sizes they fix
     by_name: bool = False
+
+    def of(self, model: nn.Module) -> Callable[..., Any]:
+        """What is called: the model itself where it is its `forward`, so that its hooks run."""
+        if callable(self.method):
+            return partial(self.method, model)
+        found: Callable[..., Any] = model if self.method == "forward" else getattr(model, self.method)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +113,17 @@ class _Int32Interface(nn.Module):
     tensors alone.
     """
 
-    def __init__(self, model: nn.Module, method: str, is_int64: tuple[bool, ...], names: tuple[str, ...] | None):
+    def __init__(self, model: nn.Module, call: Call, is_int64: tuple[bool, ...]):
         super().__init__()
         self.model = model
-        self.method = method
+        self.call = call
         self.is_int64 = is_int64
-        self.names = names  # of the model's parameters; None: by position
         self.returned = _Returned()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         values = [x.long() if wide else x for x, wide in zip(inputs, self.is_int64, strict=True)]
-        call = self.model if self.method == "forward" else getattr(self.model, self.method)
-        result = call(*values) if self.names is None else call(**dict(zip(self.names, values, strict=True)))
+        called = self.call.of(self.model)
+        result = called(**dict(zip(self.call.examples, values, strict=True))) if self.call.by_name else called(*values)
         outputs = tensors_of(result)
         self.returned.names = tuple(name for name, _ in outputs)
         return tuple(as_given(value) for _, value in outputs)
@@ -157,10 +166,15 @@ def capture(
 def capture_calls(model: nn.Module, calls: Sequence[Call]) -> CapturedModel:
     """Export every way to call a model; the signatures that are cases of others come before them.
 
+    A model in half precision is captured in float32.
+
     Raises:
         UnsupportedError: torch.export refuses the model, or its inputs or weights have types that formats lack.
         RequestError: Weights are no numbers.
     """
+    if types_of(model):
+        model = in_float32(model)
+        calls = [replace(call, examples=widened_examples(call.examples)) for call in calls]
     require_convertible(model, (call.examples for call in calls))
     programs, signatures = {}, []
     for call in calls:
@@ -177,7 +191,7 @@ def _exported(model: nn.Module, call: Call, *, is_alone: bool) -> tuple[Exported
     values = tuple(value.detach().clone() for value in call.examples.values())
     wide = tuple(value.dtype == torch.int64 for value in values)
     narrow = tuple(value.int() if is_wide else value for value, is_wide in zip(values, wide, strict=True))
-    wrapped = _Int32Interface(model.eval(), call.method, wide, tuple(call.examples) if call.by_name else None)
+    wrapped = _Int32Interface(model.eval(), call, wide)
     axes = call.dynamic_shapes
     symbols = {d.name: ExportDim(d.name, min=d.min, max=d.max) for dims in axes.values() for d in dims.values()}
     shapes = tuple({axis: symbols[d.name] for axis, d in axes.get(key, {}).items()} for key in call.examples)
@@ -190,6 +204,7 @@ def _exported(model: nn.Module, call: Call, *, is_alone: bool) -> tuple[Exported
             advice = _LOOP_ADVICE if loops else ""
             raise UnsupportedError(f"torch.export refuses the model: {explained(error)}{advice}") from error
         program = whole
+    require_float32(program)
     if is_alone:
         equalize(program, narrow)
     found = wrapped.returned.names
@@ -199,7 +214,9 @@ def _exported(model: nn.Module, call: Call, *, is_alone: bool) -> tuple[Exported
 def _rolled_export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> ExportedProgram:
     """Torch's export, with recurrent layers whole and loops around cells rolled into layers."""
     with torch.no_grad(), whole_recurrent_layers():
-        return roll(torch.export.export(module, inputs, dynamic_shapes=shapes))
+        program = roll(torch.export.export(module, inputs, dynamic_shapes=shapes))
+        drop_unused(program)
+        return program
 
 
 def as_given(value: Tensor) -> Tensor:

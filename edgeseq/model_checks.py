@@ -69,7 +69,7 @@ def _check_types(weights: list[tuple[str, str, Tensor]]) -> None:
         types = ", ".join(sorted({_name(value.dtype) for _, value in wrong}))
         raise UnsupportedError(
             f"{len(wrong)} weight(s) of the model are {types}, the first is '{wrong[0][0]}'; files are made from float32 and "
-            "then quantized: call model.float() before it is exported, and ask for --scheme fp16"
+            "then quantized: call model.float() before it is exported"
         )
 
 

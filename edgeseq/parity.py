@@ -178,6 +178,7 @@ def _greedy(case: Case, artifact: Called) -> ParityCase:
     """The tokens that it chooses while PyTorch's are fed."""
     signature = artifact.signatures[case.signature]
     stream = artifact.streams(chunks.state_sizes(signature, case.inputs))
+    stream.hold({name: value for name, value in case.inputs.items() if name != "tokens"})
     expected = case.outputs["tokens"]
     chosen = generation.choices(stream, case.inputs["tokens"], expected)
     return replace(_cell(case, signature), agreement=generation.token_agreement(chosen, expected))

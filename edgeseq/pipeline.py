@@ -40,14 +40,33 @@ def convert(
     limits: Limits | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    forward_only: bool = False,
 ) -> Report:
-    """What the user has, whatever kind of source it is, to every format and scheme, verified."""
+    """What the user has, whatever kind of source it is, to every format and scheme, verified.
+
+    Args:
+        path: The source.
+        formats: Names of formats.
+        schemes: Names of schemes.
+        root: The run folder to write.
+        watcher: Told of the progress.
+        limits: Of each stage.
+        options: Of converters, by format.
+        forward_only: One `forward` of a model that has signatures with caches.
+
+    Raises:
+        RequestError: It cannot be converted, and why.
+    """
     source = sources.find(path)
+    if forward_only and not sources.get(source).has_forward:
+        raise RequestError(
+            f"--forward-only chooses among several signatures, but '{path}' has what it has; leave it out"
+        )
     if root.resolve() == path.resolve():
         raise RequestError(f"output folder '{root}' is what is to be converted; choose another by --output")
     models = sources.get(source).models(path)
     check_formats(formats, schemes, options or {})
-    stages = plans.of_models(source, path, models, formats, schemes, options or {})
+    stages = plans.of_models(source, path, models, formats, schemes, options or {}, forward_only=forward_only)
     title = path.resolve().stem if len(models) > 1 else models[0]
     request: dict[str, Any] = {"source": source, "model": path.name, "formats": list(formats), "schemes": list(schemes)}
     request |= {"options": options} if options else {}

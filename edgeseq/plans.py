@@ -56,20 +56,22 @@ def of_models(
     formats: Sequence[str],
     schemes: Sequence[str],
     options: Mapping[str, Mapping[str, Any]],
+    *,
+    forward_only: bool = False,
 ) -> list[Stage]:
     """The stages that convert models of one source: a kind of thing that `convert` takes."""
-    stages = [sourced_stage(source, path, model) for model in models]
+    stages = [sourced_stage(source, path, model, forward_only=forward_only) for model in models]
     for model in models:
         stages += artifact_stages(model, formats, schemes, options)
     return [*stages, *parity_stages(dict.fromkeys(models, formats))]
 
 
-def sourced_stage(source: str, path: Path, model: str) -> Stage:
-    """Capture a model that the user gave."""
+def sourced_stage(source: str, path: Path, model: str, *, forward_only: bool) -> Stage:
+    """Capture a model that the user gave, with all its signatures or its `forward` alone."""
     return Stage(
         name=f"models/{model}",
         work="edgeseq.steps.source:work",
-        settings={"source": source, "path": str(path.resolve()), "model": model},
+        settings={"source": source, "path": str(path.resolve()), "model": model, "forward_only": forward_only},
         is_kept=False,  # a script may read anything, and packages that read a file may have changed
     )
 

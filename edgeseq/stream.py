@@ -80,6 +80,7 @@ class Stream:
         self.signatures = {signature.name: signature for signature in signatures}
         self.sizes = dict(sizes)
         self.states: dict[str, np.ndarray] = {}
+        self.held: dict[str, np.ndarray] = {}  # inputs that stay what they are
         self.positions: dict[str, np.ndarray] = {}  # rows in use of each sequence, int32, by the input that takes them
         self._plans = {name: Plan.of(signature) for name, signature in self.signatures.items()}
         for signature in self.signatures.values():
@@ -100,6 +101,8 @@ class Stream:
             RequestError: A cache would have to hold more rows than the model can use.
         """
         plan = self._plans[signature]
+        wanted = {spec.name for spec in self.signatures[signature].inputs}
+        inputs = {**{name: value for name, value in self.held.items() if name in wanted}, **inputs}
         for cache in plan.caches:
             self._make_room(self.signatures[signature], cache, inputs)
         positions = {cache.position: self.positions[cache.position] for cache in plan.caches}
@@ -110,18 +113,25 @@ class Stream:
             self.positions[position] = self.positions[position] + np.int32(count)
         return outputs
 
+    def hold(self, inputs: Tensors) -> None:
+        """Inputs that later calls take besides their own, such as what `encode` gave; others are passed over."""
+        self.recall()
+        named = {spec.name for signature in self.signatures.values() for spec in signature.inputs}
+        self.held |= {name: value for name, value in inputs.items() if name in named}
+
     def choose(self, rows: Sequence[int]) -> None:
         """Go on from these sequences of the batch, which may repeat: what a beam search keeps."""
         self.recall()
         for name, axis in self._batch_axes().items():
-            self.states[name] = self.states[name].take(rows, axis)
+            kept = self.held if name in self.held else self.states
+            kept[name] = kept[name].take(rows, axis)
         self.positions = {name: value.take(rows) for name, value in self.positions.items()}
 
     def call(self, inputs: Tensors, signature: str) -> dict[str, np.ndarray]:
         """All outputs for the inputs and the states as they are."""
         return self._run({**inputs, **{n: self.states[n] for n in self.signatures[signature].state_inputs}}, signature)
 
-    def held(self, name: str) -> np.ndarray:
+    def memory(self, name: str) -> np.ndarray:
         """Where a state lies now, to write new rows into."""
         return self.states[name]
 
@@ -142,14 +152,14 @@ class Stream:
         if min(starts) == max(starts):
             index = (*before, slice(starts[0], starts[0] + count))
             for state, rows in zip(cache.states, new, strict=True):
-                self.held(state.input)[index] = rows
+                self.memory(state.input)[index] = rows
             return
         for state, rows in zip(cache.states, new, strict=True):
             batch = self._batch_axes()[state.input]
             for row, start in enumerate(starts):
                 of_row: list[int | slice] = [*before, slice(start, start + count)]
                 of_row[batch] = slice(row, row + 1)
-                self.held(state.input)[tuple(of_row)] = rows.take([row], batch)
+                self.memory(state.input)[tuple(of_row)] = rows.take([row], batch)
 
     def _make_room(self, signature: Signature, cache: "_Caches", inputs: Tensors) -> None:
         """Enlarge caches to the next step of capacity that the new rows fit into."""
@@ -176,7 +186,8 @@ class Stream:
         axes: dict[str, int] = {}
         for signature in self.signatures.values():
             first = next(s.shape[0] for s in signature.inputs if s.name not in signature.state_inputs and s.shape)
-            axes |= {name: signature.input(name).shape.index(first) for name in signature.state_inputs}
+            kept = {*signature.state_inputs, *self.held}
+            axes |= {spec.name: spec.shape.index(first) for spec in signature.inputs if spec.name in kept}
         return axes
 
     def _zeros(self, signature: Signature, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from edgeseq import onnx_file
-from edgeseq.artifact import companion
+from edgeseq.artifact import companion, program_files
 from edgeseq.quantize import Quantizer, Scheme, _outliers
 from edgeseq.quantize._activations import REFUSALS, observed
 from edgeseq.quantize._errors_only import errors_only
@@ -38,19 +38,35 @@ class OnnxQuantizer(Quantizer):
     def note(self, scheme: Scheme, source: Path) -> str:
         """How onnxruntime computes with them."""
         if scheme.mode == "dynamic":
-            floats = sorted({node.op_type for node in onnx_file.load(source).graph if node.op_type in FLOAT_ONLY})
+            graphs = [onnx_file.load(file).graph for file in program_files(source).values()]
+            floats = sorted({node.op_type for graph in graphs for node in graph if node.op_type in FLOAT_ONLY})
             if not floats:
                 return ""
             return f"onnxruntime has no integer {' and '.join(floats)}: their weights are stored as int8, computed in float32"
         return "stored small and widened when the file is loaded; computed in float32"
 
     def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
-        if scheme.mode == "dynamic":
-            dynamic_int8(source, target)
-        elif scheme.mode == "float":
-            rewrite_weights(source, target, as_float16)
-        else:
-            rewrite_weights(source, target, as_int8)
+        if source.is_file():
+            apply(source, scheme, target)
+            return
+        with TemporaryDirectory() as folder:  # each program alone; what they share is the same again afterwards
+            models = {}
+            for name, file in program_files(source).items():
+                whole, quantized = Path(folder, f"{name}.float.onnx"), Path(folder, f"{name}.onnx")
+                onnx_file.save(onnx_file.load(file), whole)
+                apply(whole, scheme, quantized)
+                models[name] = onnx_file.load(quantized)
+            onnx_file.save_programs(models, target)
+
+
+def apply(source: Path, scheme: Scheme, target: Path) -> None:
+    """Write the one program at `source` to `target` under `scheme`."""
+    if scheme.mode == "dynamic":
+        dynamic_int8(source, target)
+    elif scheme.mode == "float":
+        rewrite_weights(source, target, as_float16)
+    else:
+        rewrite_weights(source, target, as_int8)
 
 
 def dynamic_int8(source: Path, target: Path) -> None:

@@ -233,7 +233,12 @@ def raised_by(text: str) -> str:
     """The error of capturing a script, which is one line, and nothing was written."""
     out = Path("captured")
     out.mkdir()
-    settings = {"source": "script", "path": str(written(text).resolve()), "model": "mymodel"}
+    settings = {
+        "source": "script",
+        "path": str(written(text).resolve()),
+        "model": "mymodel",
+        "forward_only": False,
+    }
     job = Job(settings=settings, needs={}, out=out, progress=lambda done, total, what: None)
     with pytest.raises(RequestError) as caught:
         steps.work(job)

@@ -17,7 +17,7 @@ from edgeseq import converters, quantize
 from edgeseq.artifact import Artifact
 from edgeseq.capture import Call, CapturedModel, capture_calls
 from edgeseq.devices import runtimes
-from edgeseq.errors import RequestError, UnsupportedError
+from edgeseq.errors import RequestError
 from edgeseq.models.gpt import GPT, GPTSpec
 from edgeseq.operators.cached_attention import cached_attention, causal_mask
 from edgeseq.quantize import Scheme
@@ -431,10 +431,3 @@ def test_programs_of_one_tflite_file_share_their_weights(tmp_path: Path) -> None
         np.testing.assert_allclose(code, expected, atol=1e-5)
     np.testing.assert_allclose(score, (expected * y).sum(-1), atol=1e-4)
     assert artifact.size_bytes < 1.2 * 4 * 128 * 128
-
-
-def test_several_programs_are_refused_where_a_file_holds_one(tmp_path: Path) -> None:
-    model = TwoWays()
-
-    with pytest.raises(UnsupportedError, match="but the model has encode, forward"):
-        converters.convert(capture_calls(model, model.calls()), "onnx", tmp_path, model="two")

@@ -20,14 +20,12 @@ from tests import pretrained
 SIZES = ((1, 4), (2, 13), (4, 30))  # batch and length; the capture saw 2 and 12
 IN_EVERY_FORMAT = ("BertForSequenceClassification", "MobileBertForSequenceClassification", "ViTForImageClassification")
 TAKES_LONG = ("MarianMTModel", "OPTForCausalLM", "T5ForConditionalGeneration", "WhisperForConditionalGeneration")
-REFUSED = pytest.mark.xfail(strict=True, reason="torch's exporter cannot take T5's attention apart (torch 2.13)")
 
 
 def marks(name: str, format: str) -> list[pytest.MarkDecorator]:
-    """What takes long is slow, and what torch cannot do is known."""
+    """What takes long is slow."""
     is_quick = name in IN_EVERY_FORMAT or (format == "tflite" and name not in TAKES_LONG)
-    is_refused = (name, format) == ("T5ForConditionalGeneration", "onnx")
-    return [*([] if is_quick else [pytest.mark.slow]), *([REFUSED] if is_refused else [])]
+    return [] if is_quick else [pytest.mark.slow]
 
 
 CASES = [
@@ -59,7 +57,7 @@ def loaded(folders: Any) -> Any:
         if architecture not in known:
             path = folders(architecture)
             assert sources.find(path) == "hugging_face"
-            known[architecture] = sources.get("hugging_face").load(path, architecture)
+            known[architecture] = sources.get("hugging_face").load(path, architecture, forward_only=True)
         return known[architecture]
 
     return load

@@ -143,9 +143,8 @@ def test_inputs_of_other_types_are_refused_by_name(dtype: torch.dtype) -> None:
         capture(nn.Linear(4, 3), {"x": torch.ones(2, 4, dtype=dtype)})
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_weights_of_other_types_are_refused_by_name(dtype: torch.dtype) -> None:
-    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2).to(dtype))
+def test_weights_of_other_types_are_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2).double())
 
     with pytest.raises(
         UnsupportedError, match=r"2 weight\(s\) of the model are \w+, the first is '1.weight'.*model.float"

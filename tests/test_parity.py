@@ -64,7 +64,7 @@ def loaded_from(model: nn.Module, call: Call) -> Loaded:
         unseen=_drawing.unseen_sizes(call.dynamic_shapes),
         bench=_drawing.single(call.dynamic_shapes),
     )
-    return _usage.load(usage, values="random values")
+    return _usage.load([usage], values="random values")
 
 
 @pytest.fixture(scope="module")

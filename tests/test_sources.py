@@ -232,3 +232,104 @@ def test_run_folder_without_models_or_with_changed_ones_is_refused(run: Path, tm
         load(empty)
     with pytest.raises(RequestError, match="is not the file that the run wrote"):
         load(changed)
+
+
+# Scripts with several signatures.
+
+CALLS = """
+import torch
+from torch import nn
+
+from edgeseq.capture import Call
+from edgeseq.signature import Dim, State
+
+
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRU(4, 6, batch_first=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0][:, -1])
+
+    def go_on(self, x, h):
+        y, h = self.layer(x, h[None])
+        return self.head(y), h[0]
+
+
+def score(model, code):
+    return model.head(code)
+
+
+def get_model():
+    return Both()
+
+
+def get_args():
+    return (torch.randn(2, 5, 4),)
+
+
+def get_calls():
+    batch, time = Dim(name="batch", min=1, max=8), Dim(name="time", min=1, max=40)
+    return [
+        Call(
+            name="prefill",
+            method="go_on",
+            examples={"x": torch.randn(2, 5, 4), "h": torch.randn(2, 6)},
+            dynamic_shapes={"x": {0: batch, 1: time}, "h": {0: batch}},
+            output_names=("y", "new_h"),
+            states=(State(input="h", output="new_h"),),
+            cases={"step": {"time": 1}},
+        ),
+        Call(name="score", method=score, examples={"code": torch.randn(2, 6)}, output_names=("score",)),
+    ]
+"""
+
+
+def test_script_with_calls_gives_every_signature(tmp_path: Path) -> None:
+    path = tmp_path / "several.py"
+    path.write_text(CALLS)
+
+    loaded = load(path)
+
+    assert [signature.name for signature in loaded.captured.signatures] == ["step", "prefill", "score"]
+    assert {case.signature for case in loaded.cases} == {"step", "prefill", "score"}
+    assert [case.signature for case in loaded.cases if case.kind == "bench"] == ["step"]
+    assert_converted(loaded, "tflite", tmp_path / "out")
+
+
+def test_script_with_calls_may_be_captured_as_one_forward(tmp_path: Path) -> None:
+    path = tmp_path / "several.py"
+    path.write_text(CALLS)
+
+    loaded = sources.get("script").load(path, "several", forward_only=True)
+
+    assert [signature.name for signature in loaded.captured.signatures] == ["forward"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("return 3", "must return one edgeseq.capture.Call or several, not int"),
+        ("return []", "must return one edgeseq.capture.Call or several, not nothing"),
+        ("return [Call(examples={'x': torch.ones(2, 4)})] * 2", "gives signature 'forward' more than once"),
+    ],
+)
+def test_wrong_calls_of_a_script_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(CALLS.partition("def get_calls")[0] + f"def get_calls():\n    {text}\n")
+
+    with pytest.raises(RequestError, match=message):
+        load(path)
+
+
+def test_one_forward_cannot_be_asked_of_what_has_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = exported(nn.Linear(4, 3), torch.ones(2, 4), {}, tmp_path / "m.pt2")
+
+    code = cli.main(["convert", str(path), "--forward-only", "--output", str(tmp_path / "out")])
+
+    assert code == 2
+    assert "has what it has; leave it out" in capsys.readouterr().err

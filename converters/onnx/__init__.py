@@ -22,6 +22,7 @@ from edgeseq.converters import Converter, NoOptions
 from edgeseq.converters.onnx import _recurrence, attention, metadata, products, rotary
 from edgeseq.errors import UnsupportedError
 from edgeseq.module_paths import lacking
+from edgeseq.signature import Signature
 
 OPSET = 20  # the first with Gelu as one operator; torch writes it with IR 10, which onnxruntime reads from 1.18 on
 OPSET_OF_ATTENTION = 23  # the first with Attention as one operator; onnxruntime runs it from 1.23 on
@@ -34,23 +35,27 @@ class OnnxConverter(Converter):
     suffix = ".onnx"
 
     def convert(self, model: CapturedModel, target: Path, options: NoOptions) -> None:
-        """Write the one program: its graph, at any batch and length, serves every signature that is a case of it.
+        """Write the program as a file; its graph, at any batch and length, serves every signature that is a case of it.
 
-        Weights above 2 GB lie in a file beside it.
+        Weights above 2 GB lie in a file beside it. Several programs become a folder of files that share their weights.
         """
         del options
-        if len(model.programs) != 1:
-            raise UnsupportedError(
-                f"format 'onnx' holds one graph per file, but the model has {', '.join(model.programs)}; capture and "
-                "convert each alone, or make one a case of the other"
-            )
-        graph = export(model)
-        _recurrence.drop_zero_states(graph)
-        attention.drop_caches(graph)
-        optimizer.optimize_ir(graph, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
-        fuse(graph)
-        metadata.keep_module_paths(graph)
-        onnx_file.save(graph, target)
+        graphs = {name: lowered(program, model.signature_of(name)) for name, program in model.programs.items()}
+        if len(graphs) == 1:
+            onnx_file.save(next(iter(graphs.values())), target)
+        else:
+            onnx_file.save_programs(graphs, target)
+
+
+def lowered(program: ExportedProgram, signature: Signature) -> ir.Model:
+    """One program as a graph, in the form that onnxruntime computes fastest."""
+    graph = export(program, signature)
+    _recurrence.drop_zero_states(graph)
+    attention.drop_caches(graph)
+    optimizer.optimize_ir(graph, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
+    fuse(graph)
+    metadata.keep_module_paths(graph)
+    return graph
 
 
 def fuse(graph: ir.Model) -> None:
@@ -68,20 +73,20 @@ def has_whole_attention(program: ExportedProgram) -> bool:
     return bool(calls) and all(attention.fits(node) for node in calls)
 
 
-def export(model: CapturedModel) -> ir.Model:
-    """The captured program as an ONNX graph.
+def export(program: ExportedProgram, signature: Signature) -> ir.Model:
+    """A captured program as an ONNX graph.
 
     Raises:
         UnsupportedError: torch's exporter lacks an operator.
     """
-    (name,) = model.programs
-    signature, program = model.signature_of(name), model.programs[name]
     whole_attention = has_whole_attention(program)
     lowerings = {**own_operators(), **({SDPA: attention.lower_attention} if whole_attention else {})}
     for logger in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        # Without no_grad, a mask with learned biases (T5) has torch choose another attention kernel than at the capture, whose
+        # output lies in memory in another way than the program relies on.
+        with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exported = torch.onnx.export(
                 program,

@@ -155,7 +155,10 @@ class _Memory:
 
 
 class LiteRTStream(Stream):
-    """Caches of the first signature stay in the interpreter's input tensors between calls: only new rows are written."""
+    """Caches and inputs that are held stay in the interpreter's input tensors between calls: only new rows are written.
+
+    So it is with the first signature.
+    """
 
     def __init__(self, session: LiteRTSession, signatures: Iterable[Signature], sizes: Mapping[str, int]):
         super().__init__(session.run, signatures, sizes)
@@ -170,7 +173,8 @@ class LiteRTStream(Stream):
             self.recall()
             return super().call(inputs, signature)
         if self._runner.kept_for is self:
-            changed = {**inputs, **{name: self.states[name] for name in self._others}}
+            states = {name: self.states[name] for name in self._others}
+            changed = {name: value for name, value in {**inputs, **states}.items() if name not in self.held}
             if self._runner.fits(changed):
                 return self._runner.go_on(changed)
             self.recall()  # the interpreter is prepared anew, which empties its input tensors
@@ -178,7 +182,7 @@ class LiteRTStream(Stream):
         self._runner.kept_for = self
         return outputs
 
-    def held(self, name: str) -> np.ndarray:
+    def memory(self, name: str) -> np.ndarray:
         """The interpreter's memory while it has the states, else the host's."""
         return self._runner.memory(name) if self._runner.kept_for is self else self.states[name]
 

@@ -11,6 +11,7 @@ os.environ.setdefault(
 )  # onnxruntime 1.32 sends telemetry unless told not to before its import
 import onnxruntime as ort
 
+from edgeseq.artifact import program_files
 from edgeseq.devices.runtimes import Runtime, Session
 from edgeseq.signature import Signature, Tensors
 
@@ -18,21 +19,27 @@ FATAL_ONLY = 4  # what it logs as an error it raises as well
 
 
 class OnnxSession:
-    """One graph in one session of ONNX Runtime."""
+    """One artifact: a session of ONNX Runtime for each of its programs."""
 
-    def __init__(self, path: Path, threads: int):
+    def __init__(self, path: Path, signatures: tuple[Signature, ...], threads: int):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL_ONLY
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._programs = {
+            name: ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            for name, file in program_files(path).items()
+        }
+        alone = next(iter(self._programs)) if len(self._programs) == 1 else None  # a file may have any name
+        self._program_of = {signature.name: alone or signature.program for signature in signatures}
+        self._outputs = {name: [o.name for o in session.get_outputs()] for name, session in self._programs.items()}
 
     def run(self, inputs: Tensors, signature: str = "forward") -> dict[str, np.ndarray]:
-        """Outputs by name; a graph has one signature."""
-        del signature
-        values = cast(list[np.ndarray], self._session.run(self._outputs, dict(inputs)))
-        return dict(zip(self._outputs, values, strict=True))
+        """Outputs by name."""
+        program = self._program_of[signature]
+        names = self._outputs[program]
+        values = cast(list[np.ndarray], self._programs[program].run(names, dict(inputs)))
+        return dict(zip(names, values, strict=True))
 
 
 class OnnxRuntime(Runtime):
@@ -40,8 +47,7 @@ class OnnxRuntime(Runtime):
     verified_by = f"onnxruntime {ort.__version__}"
 
     def load(self, path: Path, signatures: tuple[Signature, ...], *, threads: int) -> Session:
-        del signatures
-        return OnnxSession(path, threads)
+        return OnnxSession(path, signatures, threads)
 
 
 RUNTIME = OnnxRuntime()

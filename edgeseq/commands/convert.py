@@ -19,7 +19,8 @@ class Convert(Command):
             "model",
             metavar="MODEL",
             type=Path,
-            help="a script with get_model() and get_args(), a .pt2 or .keras file, a Hugging Face folder, or a run folder",
+            help="a script with get_model() and get_args() or get_calls(), a .pt2 or .keras file, a Hugging Face folder, or a "
+            "run folder",
         )
         for name, letter, usual in (("--format", "F", FORMATS), ("--scheme", "S", SCHEMES)):
             told = f"repeat for several (default: {', '.join(usual)})"
@@ -31,6 +32,11 @@ class Convert(Command):
             default=[],
             help="of a converter, such as coreml.target=ios18 (repeat)",
         )
+        parser.add_argument(
+            "--forward-only",
+            action="store_true",
+            help="one forward without caches, of a model that has prefill and step",
+        )
         parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="run folder to write")
         _limits.add(parser)
 
@@ -40,7 +46,16 @@ class Convert(Command):
         formats, schemes = _once(options.format or FORMATS), _once(options.scheme or SCHEMES)
         given, limits = pipeline.parsed_options(options.option), _limits.parsed(options)
         with progress.watcher() as watcher:
-            report = pipeline.convert(options.model, formats, schemes, options.output, watcher, limits, options=given)
+            report = pipeline.convert(
+                options.model,
+                formats,
+                schemes,
+                options.output,
+                watcher,
+                limits,
+                options=given,
+                forward_only=options.forward_only,
+            )
         return conclude(report, options.output, options)
 
 

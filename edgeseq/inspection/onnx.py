@@ -1,12 +1,13 @@
 """ONNX: the graph's protobuf, read without its external data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from edgeseq.artifact import program_files
 from edgeseq.errors import RequestError
 from edgeseq.inspection import Contents, Inspector, Stored
 from edgeseq.inspection.operator import Operand, Operator
@@ -28,26 +29,64 @@ class OnnxInspector(Inspector):
     suffix = ".onnx"
 
     def read(self, path: Path) -> Contents:
-        try:
-            model = onnx.load(path, load_external_data=False)
-        except (DecodeError, OSError) as error:
-            raise RequestError(f"'{path}' is not an ONNX file: {error}") from error
-        if not model.graph.node and not model.graph.output:
-            raise RequestError(f"'{path}' is not an ONNX file: it holds no graph")
-        operators = tuple(_operators(model.graph, nested=False))
+        """A file, or a folder with a file a program."""
+        if path.is_file():
+            return _contents(_loaded(path), "forward")
+        models = {name: _loaded(file) for name, file in program_files(path).items()}
+        if not models:
+            raise RequestError(f"folder '{path}' holds no ONNX file")
+        read = [_contents(model, name) for name, model in models.items()]
         return Contents(
-            signatures=(_signature(model.graph),),
-            operators=operators,
-            stored=tuple(_stored(model.graph)),
-            requires=_requires(model),
-            table_rows=_table_rows(model.graph),
-            notes=_notes(model.graph, operators),
+            signatures=tuple(signature for contents in read for signature in contents.signatures),
+            operators=tuple(operator for contents in read for operator in contents.operators),
+            stored=tuple(_stored_once(models.values())),
+            requires=tuple(dict.fromkeys(needed for contents in read for needed in contents.requires)),
+            table_rows={name: rows for contents in read for name, rows in contents.table_rows.items()},
+            notes=tuple(dict.fromkeys(note for contents in read for note in contents.notes)),
         )
 
 
-def _signature(graph: GraphProto) -> Signature:
+def _loaded(path: Path) -> ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise RequestError(f"'{path}' is not an ONNX file: {error}") from error
+    if not model.graph.node and not model.graph.output:
+        raise RequestError(f"'{path}' is not an ONNX file: it holds no graph")
+    return model
+
+
+def _contents(model: ModelProto, name: str) -> Contents:
+    operators = tuple(_operators(model.graph, nested=False))
+    return Contents(
+        signatures=(_signature(model.graph, name),),
+        operators=operators,
+        stored=tuple(_stored(model.graph)),
+        requires=_requires(model),
+        table_rows=_table_rows(model.graph),
+        notes=_notes(model.graph, operators),
+    )
+
+
+def _stored_once(models: Iterable[ModelProto]) -> Iterator[Stored]:
+    """The constants of several graphs; what lies at one place of the file beside them is one constant."""
+    known: set[tuple[tuple[str, str], ...]] = set()
+    for model in models:
+        outside = {t.name: tuple((e.key, e.value) for e in t.external_data) for t in model.graph.initializer}
+        graph = GraphProto()
+        graph.CopyFrom(model.graph)
+        del graph.initializer[:]
+        graph.initializer.extend(
+            t for t in model.graph.initializer if not outside[t.name] or outside[t.name] not in known
+        )
+        known |= {place for place in outside.values() if place}
+        yield from _stored(graph)
+
+
+def _signature(graph: GraphProto, name: str) -> Signature:
     constants = {tensor.name for tensor in graph.initializer}
     return Signature(
+        name=name,
         inputs=tuple(_spec(value) for value in graph.input if value.name not in constants),
         outputs=tuple(_spec(value) for value in graph.output),
     )

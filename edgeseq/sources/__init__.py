@@ -31,6 +31,7 @@ class Source(ABC):
     """One kind of source. Stateless; importing its file imports nothing heavy, since every kind is asked."""
 
     takes: ClassVar[str]  # in words, such as "a .pt2 file"
+    has_forward: ClassVar[bool] = False  # whether a model with several signatures may be captured as one `forward`
 
     @abstractmethod
     def is_mine(self, path: Path) -> bool:
@@ -45,8 +46,13 @@ class Source(ABC):
         return (file_name(path.resolve().stem),)
 
     @abstractmethod
-    def load(self, path: Path, model: str) -> Loaded:
+    def load(self, path: Path, model: str, *, forward_only: bool = False) -> Loaded:
         """One of the models, captured with all its signatures.
+
+        Args:
+            path: What `is_mine` said yes to.
+            model: One of the names that `models` gave.
+            forward_only: As one `forward` without caches, where `has_forward`.
 
         Raises:
             RequestError: It cannot be read.

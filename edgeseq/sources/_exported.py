@@ -45,7 +45,7 @@ def load(path: Path) -> Loaded:
         unseen=_drawing.unseen_sizes(shapes),
         bench={**example, **_drawing.single(shapes)},
     )
-    return _usage.load(usage, values="random values in the range that the program takes")
+    return _usage.load([usage], values="random values in the range that the program takes")
 
 
 def module_of(program: ExportedProgram) -> nn.Module:

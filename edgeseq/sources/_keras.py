@@ -54,7 +54,7 @@ def load(path: Path) -> Loaded:
         raise RequestError(f"'{path}' cannot be loaded by Keras: {type(error).__name__}: {error}") from error
     keras.config.disable_traceback_filtering()  # it puts words of its own before every error's
     with whole_kernels():
-        return _usage.load(usage(model), values="random values in the range that the model takes")
+        return _usage.load([usage(model)], values="random values in the range that the model takes")
 
 
 def usage(model: Any) -> Usage:

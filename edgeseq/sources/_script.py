@@ -1,4 +1,23 @@
-"""What a script's functions give, as a way to call its model; whatever they raise is reported as theirs."""
+"""What a script's functions give, as ways to call its model; whatever they raise is reported as theirs.
+
+A script defines `get_model()` and, for one `forward`, `get_args()` and perhaps `get_dynamic_shapes()`. For several
+signatures, or states, it defines `get_calls()` instead or besides, which gives an `edgeseq.capture.Call` for each program:
+
+    def get_calls():
+        batch, time = Dim(name="batch", min=1, max=8), Dim(name="time", min=1, max=512)
+        x, h = torch.randn(2, 5, 8), torch.zeros(2, 16)
+        return [
+            Call(
+                name="encode",
+                method="encode",  # of the model; also a function of the model and the inputs
+                examples={"x": x, "h": h},
+                dynamic_shapes={"x": {0: batch, 1: time}, "h": {0: batch}},
+                output_names=("y", "new_h"),
+                states=(State(input="h", output="new_h"),),
+                cases={"step": {"time": 1}},  # further signatures of the same program
+            )
+        ]
+"""
 
 import importlib.util
 import inspect
@@ -22,51 +41,52 @@ MAX_DIM = 512  # the least bound of a dynamic dimension for which the script nam
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, *, forward_only: bool = False) -> Loaded:
     """The script's model, captured."""
-    return _usage.load(usage(run(path)), values="random values like the script's example")
+    return _usage.load(usages(run(path), forward_only=forward_only), values="random values like the script's example")
 
 
-def usage(script: ModuleType) -> Usage:
-    """How the script says that its model is called."""
+def usages(script: ModuleType, *, forward_only: bool = False) -> list[Usage]:
+    """How the script says that its model is called: what get_calls() gives, else get_args() and get_dynamic_shapes().
+
+    Raises:
+        RequestError: What a function gives is not what is asked for.
+    """
     model = call(script, "get_model")
     if not isinstance(model, nn.Module):
         raise RequestError(f"get_model() must return a torch.nn.Module, not {type(model).__name__}")
-    if hasattr(script, "get_calls"):
-        return usage_of_call(script, model)
-    args = call(script, "get_args")
-    examples = example_inputs(args, model)
-    given = call(script, "get_dynamic_shapes") if hasattr(script, "get_dynamic_shapes") else None
-    shapes = dynamic_shapes(given, examples)
-    return Usage(
-        module=model.eval(),
-        call=Call(examples=examples, dynamic_shapes=shapes, by_name=isinstance(args, Mapping)),
-        draw=_drawing.like(examples, shapes),
-        unseen=_drawing.unseen_sizes(shapes),
-        bench=_drawing.single(shapes),
-    )
-
-
-def usage_of_call(script: ModuleType, model: nn.Module) -> Usage:
-    """The one way to call the model that `get_calls()` gives, with its states and cases.
-
-    Raises:
-        RequestError: It gives something else.
-    """
-    calls = call(script, "get_calls")
-    if not isinstance(calls, list | tuple) or len(calls) != 1 or not isinstance(calls[0], Call):
-        raise RequestError(
-            "get_calls() must return a list of one edgeseq.capture.Call, such as [Call(examples=…, dynamic_shapes=…, "
-            f"states=(State(input='h', output='hn'),))], not {calls!r:.200}"
+    if hasattr(script, "get_calls") and not forward_only:
+        calls = every_call(call(script, "get_calls"))
+    else:
+        args = call(script, "get_args")
+        examples = example_inputs(args, model)
+        given = call(script, "get_dynamic_shapes") if hasattr(script, "get_dynamic_shapes") else None
+        shapes = dynamic_shapes(given, examples)
+        calls = [Call(examples=examples, dynamic_shapes=shapes, by_name=isinstance(args, Mapping))]
+    return [
+        Usage(
+            module=model.eval(),
+            call=one,
+            draw=_drawing.with_room(_drawing.like(one.examples, one.dynamic_shapes), one),
+            unseen=_drawing.unseen_sizes(one.dynamic_shapes),
+            bench=_drawing.single(one.dynamic_shapes),
         )
-    (given,) = calls
-    return Usage(
-        module=model.eval(),
-        call=given,
-        draw=_drawing.with_room(_drawing.like(given.examples, given.dynamic_shapes), given),
-        unseen=_drawing.unseen_sizes(given.dynamic_shapes),
-        bench=_drawing.single(given.dynamic_shapes),
-    )
+        for one in calls
+    ]
+
+
+def every_call(given: Any) -> list[Call]:
+    """What get_calls() says: one `edgeseq.capture.Call` for each program, such as `encode`, or `prefill` with its `step`."""
+    calls = list(given) if isinstance(given, tuple | list) else [given]
+    wrong = [value for value in calls if not isinstance(value, Call)]
+    if wrong or not calls:
+        found = type(wrong[0]).__name__ if wrong else "nothing"
+        raise RequestError(f"get_calls() must return one edgeseq.capture.Call or several, not {found}")
+    names = [name for one in calls for name in (one.name, *one.cases)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RequestError(f"get_calls() gives signature '{twice[0]}' more than once; give each a name of its own")
+    return calls
 
 
 def run(path: Path) -> ModuleType:
@@ -93,7 +113,7 @@ def call(script: ModuleType, function: str) -> Any:
     """
     if not callable(getattr(script, function, None)):
         raise RequestError(
-            f"script '{script.__name__}.py' has no function {function}(); it needs get_model() and get_args()"
+            f"script '{script.__name__}.py' has no function {function}(); it needs get_model() and get_args() or get_calls()"
         )
     with blaming(f"{function}() in '{script.__name__}.py'"):
         return getattr(script, function)()

@@ -53,12 +53,13 @@ def _greedy(
 ) -> list[Case]:
     """The tokens that PyTorch finds likeliest after random ones; only where the signatures are a decoder's."""
     by_name = {signature.name: signature for signature in signatures}
-    fed = {name: set(chunks.hidden_inputs(s)) ^ {spec.name for spec in s.inputs} for name, s in by_name.items()}
-    if not all(fed.get(name) == {"tokens"} for name in ("prefill", "step")):
+    fed = {n: {x.name for x in s.inputs if time in x.shape} - chunks.hidden_inputs(s) for n, s in by_name.items()}
+    if not {"prefill", "step"} <= set(fed) or fed["prefill"] != {"tokens"}:
         return []
     inputs = run.drawn(draw(_sizes(bounds, 1, time, PROMPT), np.random.default_rng(1)))
     prefill = by_name["prefill"]
     stream = Stream(run, signatures, chunks.state_sizes(prefill, inputs))
+    stream.hold({name: value for name, value in inputs.items() if name != "tokens"})
     count = min(NEW, bounds[time].max - inputs["tokens"].shape[1])
     tokens = generation.greedy(stream, inputs["tokens"], count)
     return [Case(name=f"{count} tokens", kind="greedy", signature="prefill", inputs=inputs, outputs={"tokens": tokens})]

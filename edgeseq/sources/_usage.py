@@ -1,7 +1,7 @@
 """From a way to call a module to its captured signatures and its reference cases."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseq.capture import Call, as_given, capture_calls, tensors_of
+from edgeseq.half_precision import in_float32, types_of, widened_examples
 from edgeseq.reference import Case, Kind
 from edgeseq.signature import Signature
 from edgeseq.sources import Loaded, _streams
@@ -16,6 +17,7 @@ from edgeseq.sources._blame import blaming
 
 Sizes = Mapping[str, int]  # dimension -> size
 Draw = Callable[[Sizes, np.random.Generator], Mapping[str, Tensor]]
+Answer = Callable[[Mapping[str, Tensor]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,59 +29,87 @@ class Usage:
     draw: Draw  # inputs of given sizes, by name
     unseen: Sequence[Sizes]  # sizes at which it is compared; an empty mapping where nothing varies
     bench: Sizes  # sizes that are measured
+    answer: Answer | None = None  # what is expected, computed in another way; None: what the call gives
 
 
-def load(usage: Usage, *, values: str) -> Loaded:
+def load(usages: Sequence[Usage], *, values: str) -> Loaded:
     """Capture a module and run it.
 
     Args:
-        usage: How it is called.
+        usages: How it is called, in each way; the first signature of the first is what is measured.
         values: What is fed while measuring, in words; the shapes are added.
     """
-    captured = capture_calls(usage.module, [usage.call])
-    cases = reference_cases(usage, captured.signatures)
+    halves = types_of(usages[0].module)
+    if halves:
+        usages = [_widened(usage, module) for module in [in_float32(usages[0].module)] for usage in usages]
+        values += f" (the model is {' and '.join(halves)}, and was captured in float32)"
+    captured = capture_calls(usages[0].module, [usage.call for usage in usages])
+    cases = [
+        case
+        for usage in usages
+        for case in reference_cases(
+            usage,
+            [signature for signature in captured.signatures if signature.program == usage.call.name],
+            measured=captured.signatures[0].name,
+        )
+    ]
     measured = next(case for case in cases if case.kind == "bench")
     fed = ", ".join(f"{key} {list(value.shape)}" for key, value in measured.inputs.items())
     return Loaded(captured=captured, cases=tuple(cases), about={"input": f"{values}: {fed}"})
 
 
-def reference_cases(usage: Usage, signatures: Sequence[Signature]) -> list[Case]:
-    """What the module computes at sizes the capture never saw, in chunks if it has states, and at those that are measured."""
+def reference_cases(usage: Usage, signatures: Sequence[Signature], *, measured: str) -> list[Case]:
+    """What the module computes at sizes the capture never saw, in chunks if it has states, and at those that are measured.
+
+    Args:
+        usage: How it is called.
+        signatures: The call's: its own, and its cases, which have some dimensions fixed.
+        measured: The signature that is measured, of this call or another.
+    """
     rng = np.random.default_rng(0)
-    whole = next(s for s in signatures if s.name == usage.call.name)
-    calls = [_case(usage, whole, "parity", sizes, rng) for sizes in usage.unseen]
+    cases = []
     for signature in signatures:
-        if signature is not whole:  # a case of it
-            at = dict.fromkeys(tuple({**sizes, **usage.call.cases[signature.name]}.items()) for sizes in usage.unseen)
-            calls += [_case(usage, signature, "parity", dict(sizes), rng) for sizes in at]
-    calls.append(_case(usage, whole, "bench", usage.bench, rng))
+        fixed = usage.call.cases.get(signature.name, {})
+        unseen = dict.fromkeys(tuple({**sizes, **fixed}.items()) for sizes in usage.unseen)
+        kinds: list[tuple[Kind, Sizes]] = [("parity", dict(sizes)) for sizes in unseen]
+        kinds += [("bench", {**usage.bench, **fixed})] if signature.name == measured else []
+        cases += [_case(usage, signature, kind, sizes, rng) for kind, sizes in kinds]
     with blaming("the model, fed a sequence from empty states,"):
-        return [*calls, *_streams.cases(method_of(usage), usage.call, signatures, usage.draw)]
-
-
-def method_of(usage: Usage) -> Callable[..., Any]:
-    """What the call captures."""
-    call: Callable[..., Any] = (
-        usage.module if usage.call.method == "forward" else getattr(usage.module, usage.call.method)
-    )
-    return call
+        return [*cases, *_streams.cases(usage.call.of(usage.module), usage.call, signatures, usage.draw)]
 
 
 @torch.no_grad()
 def _case(usage: Usage, signature: Signature, kind: Kind, sizes: Sizes, rng: np.random.Generator) -> Case:
     inputs = usage.draw(sizes, rng)
-    call = method_of(usage)
     shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in inputs.items())
     with blaming(f"the model, fed {shapes} within the bounds of its dimensions,"):
-        result = call(**inputs) if usage.call.by_name else call(*inputs.values())
+        result = _answer(usage, inputs)
     outputs = [as_given(tensor).numpy() for _, tensor in tensors_of(result)]
+    sized = ", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example's shapes"
     return Case(
-        name=", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example's shapes",
+        name=sized if signature.name == "forward" else f"{signature.name}: {sized}",
         kind=kind,
         signature=signature.name,
         inputs={key: _feed(value) for key, value in inputs.items()},
         outputs={spec.name: value for spec, value in zip(signature.outputs, outputs, strict=True)},
     )
+
+
+def _widened(usage: Usage, module: nn.Module) -> Usage:
+    """The same with the module in float32, and fed float32."""
+    return replace(
+        usage,
+        module=module,
+        call=replace(usage.call, examples=widened_examples(usage.call.examples)),
+        draw=lambda sizes, rng: widened_examples(usage.draw(sizes, rng)),
+    )
+
+
+def _answer(usage: Usage, inputs: Mapping[str, Tensor]) -> Any:
+    if usage.answer is not None:
+        return usage.answer(inputs)
+    called = usage.call.of(usage.module)
+    return called(**inputs) if usage.call.by_name else called(*inputs.values())
 
 
 def _feed(value: Tensor) -> np.ndarray:

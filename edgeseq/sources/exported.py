@@ -11,10 +11,10 @@ class ExportedSource(Source):
     def is_mine(self, path: Path) -> bool:
         return path.suffix == ".pt2" and path.is_file()
 
-    def load(self, path: Path, model: str) -> Loaded:
+    def load(self, path: Path, model: str, *, forward_only: bool = False) -> Loaded:
         from edgeseq.sources import _exported  # loads torch
 
-        del model
+        del model, forward_only
         return _exported.load(path)
 
 

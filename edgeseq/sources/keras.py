@@ -40,8 +40,8 @@ class KerasSource(Source):
         check(path)
         return (file_name(path.resolve().stem),)
 
-    def load(self, path: Path, model: str) -> Loaded:
-        del model
+    def load(self, path: Path, model: str, *, forward_only: bool = False) -> Loaded:
+        del model, forward_only
         check(path)
         try:
             from edgeseq.sources import _keras  # loads torch and keras

@@ -26,10 +26,11 @@ class RunFolderSource(Source):
             )
         return models
 
-    def load(self, path: Path, model: str) -> Loaded:
+    def load(self, path: Path, model: str, *, forward_only: bool = False) -> Loaded:
         from edgeseq.capture import CapturedModel  # loads torch
         from edgeseq.reference import Reference
 
+        del forward_only
         folder = path / MODELS / model
         return Loaded(
             captured=CapturedModel.load(folder),

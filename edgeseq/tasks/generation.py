@@ -1,12 +1,25 @@
 """Generating text from a decoder's `prefill` and `step`: greedy search, and beam search over the likeliest continuations.
 
+A decoder with an encoder reads its source first, by `encode`; its prompt is the token that it begins with.
+
 Letters: B batch, T tokens of the prompt, N beams, V vocabulary.
 """
 
 import numpy as np
 
 from edgeseq.errors import RequestError
+from edgeseq.signature import Tensors
 from edgeseq.stream import Stream
+
+
+def read(stream: Stream, source: Tensors) -> None:
+    """Encode what is to be translated, summarised or transcribed; what is generated from then on follows from it.
+
+    Args:
+        stream: Of an artifact with the signature `encode`, at the beginning.
+        source: The inputs of `encode`.
+    """
+    stream.hold({**source, **stream.run(source, "encode")})
 
 
 def greedy(stream: Stream, prompt: np.ndarray, count: int) -> np.ndarray:

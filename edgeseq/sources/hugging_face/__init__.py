@@ -11,6 +11,7 @@ from edgeseq.sources.hugging_face import folder
 
 
 class HuggingFaceSource(Source):
+    has_forward = True
     takes = "a Hugging Face folder with config.json and *.safetensors"
 
     def is_mine(self, path: Path) -> bool:
@@ -22,13 +23,13 @@ class HuggingFaceSource(Source):
         folder.weights(path)
         return (file_name(path.resolve().name),)
 
-    def load(self, path: Path, model: str) -> Loaded:
+    def load(self, path: Path, model: str, *, forward_only: bool = False) -> Loaded:
         del model
         try:
             from edgeseq.sources.hugging_face import model as pretrained  # loads torch and transformers
         except ModuleNotFoundError as error:
             raise missing_package(error, wanted_by="source 'hugging_face'", extra="hf") from error
-        return pretrained.load(path)
+        return pretrained.load(path, forward_only=forward_only)
 
 
 SOURCE = HuggingFaceSource()

@@ -37,14 +37,16 @@ class Feeds:
     shapes: DynamicShapes
     draw: Draw
 
-    def within(self, sizes: Sizes) -> Sizes:
-        """The sizes of the dimensions there are, within their bounds."""
-        dims = {dim.name: dim for axes in self.shapes.values() for dim in axes.values()}
-        return {name: min(max(sizes[name], dim.min), dim.max) for name, dim in dims.items()}
 
-    def unseen(self) -> Sequence[Sizes]:
-        """Each of `UNSEEN`, once."""
-        return [dict(items) for items in dict.fromkeys(tuple(self.within(sizes).items()) for sizes in UNSEEN)]
+def within(shapes: DynamicShapes, sizes: Sizes) -> Sizes:
+    """The sizes of the dimensions there are, within their bounds."""
+    dims = {dim.name: dim for axes in shapes.values() for dim in axes.values()}
+    return {name: min(max(sizes[name], dim.min), dim.max) for name, dim in dims.items()}
+
+
+def all_within(shapes: DynamicShapes, every: Sequence[Sizes]) -> Sequence[Sizes]:
+    """Each of several sizes, once."""
+    return [dict(items) for items in dict.fromkeys(tuple(within(shapes, sizes).items()) for sizes in every)]
 
 
 def of(config: Any, family: Family) -> Feeds:
@@ -62,10 +64,10 @@ def text(config: Any, family: Family) -> Feeds:
     """input_ids, attention_mask and, where there are several, token_type_ids (B, T)."""
     has_types = getattr(config, "type_vocab_size", 0) > 1
     names = ("input_ids", "attention_mask", *(("token_type_ids",) if has_types else ()))
-    axes = {0: _batch(), 1: Dim(name="time", min=family.min_length, max=_longest(config, family))}
+    axes = {0: batch_dim(), 1: Dim(name="time", min=family.min_length, max=longest(config, family))}
 
     def draw(sizes: Sizes, rng: np.random.Generator) -> dict[str, Tensor]:
-        mask = _mask(sizes["batch"], sizes["time"], rng)
+        mask = padded_mask(sizes["batch"], sizes["time"], rng)
         fed = {"input_ids": _ids(config, mask, rng), "attention_mask": mask}
         return fed | ({"token_type_ids": _second_half(mask)} if has_types else {})
 
@@ -81,17 +83,17 @@ def image(config: Any, family: Family) -> Feeds:
     def draw(sizes: Sizes, rng: np.random.Generator) -> dict[str, Tensor]:
         return {"pixel_values": _normal((sizes["batch"], config.num_channels, height, width), rng)}
 
-    return Feeds(shapes={"pixel_values": {0: _batch()}}, draw=draw)
+    return Feeds(shapes={"pixel_values": {0: batch_dim()}}, draw=draw)
 
 
 def sequence_to_sequence(config: Any, family: Family) -> Feeds:
     """input_ids, attention_mask (B, T), decoder_input_ids (B, S)."""
-    batch, longest = _batch(), _longest(config, family)
-    axes = {0: batch, 1: Dim(name="time", min=family.min_length, max=longest)}
-    decoder_axes = {0: batch, 1: Dim(name="decoder_time", min=1, max=longest)}
+    batch, most = batch_dim(), longest(config, family)
+    axes = {0: batch, 1: Dim(name="time", min=family.min_length, max=most)}
+    decoder_axes = {0: batch, 1: Dim(name="decoder_time", min=1, max=most)}
 
     def draw(sizes: Sizes, rng: np.random.Generator) -> dict[str, Tensor]:
-        mask = _mask(sizes["batch"], sizes["time"], rng)
+        mask = padded_mask(sizes["batch"], sizes["time"], rng)
         whole = torch.ones(sizes["batch"], sizes["decoder_time"], dtype=torch.int64)
         ids = {"input_ids": _ids(config, mask, rng), "attention_mask": mask}
         return ids | {"decoder_input_ids": _ids(config, whole, rng)}
@@ -103,7 +105,7 @@ def sequence_to_sequence(config: Any, family: Family) -> Feeds:
 def speech(config: Any, family: Family) -> Feeds:
     """input_features (B, mel bins, frames), of a fixed number of frames; decoder_input_ids (B, S)."""
     del family
-    batch = _batch()
+    batch = batch_dim()
     frames = 2 * config.max_source_positions  # the second convolution halves them
 
     def draw(sizes: Sizes, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -115,11 +117,12 @@ def speech(config: Any, family: Family) -> Feeds:
     return Feeds(shapes={"input_features": {0: batch}, "decoder_input_ids": {0: batch, 1: time}}, draw=draw)
 
 
-def _batch() -> Dim:
+def batch_dim() -> Dim:
+    """The batch of every model."""
     return Dim(name="batch", min=1, max=MAX_BATCH)
 
 
-def _longest(config: Any, family: Family) -> int:
+def longest(config: Any, family: Family) -> int:
     """Tokens that the positions last for."""
     positions = getattr(config, "max_position_embeddings", None) or MAX_LENGTH
     return int(positions) - (_padding(config) + 1 if family.positions_from_padding else 0)
@@ -130,7 +133,12 @@ def _padding(config: Any) -> int:
     return max(getattr(config, "pad_token_id", None) or 0, 0)
 
 
-def _mask(batch: int, time: int, rng: np.random.Generator) -> Tensor:
+def longest_target(config: Any, family: Family) -> int:
+    """Tokens that the positions of a decoder with an encoder last for."""
+    return getattr(config, "max_target_positions", None) or longest(config, family)
+
+
+def padded_mask(batch: int, time: int, rng: np.random.Generator) -> Tensor:
     """(B, T) 1 within each row, 0 in its padding; the first row is full."""
     lengths = rng.integers(1, time + 1, (batch, 1))
     lengths[0] = time

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from edgeseq import lookup
@@ -22,9 +22,9 @@ from edgeseq.capture import Call
 from edgeseq.errors import RequestError
 from edgeseq.sources import Loaded, _usage
 from edgeseq.sources._usage import Usage
-from edgeseq.sources.hugging_face import folder, inputs
-from edgeseq.sources.hugging_face.families import FAMILIES
-from edgeseq.sources.hugging_face.inputs import BENCH, EXAMPLE
+from edgeseq.sources.hugging_face import folder, generating, inputs
+from edgeseq.sources.hugging_face.families import FAMILIES, Family
+from edgeseq.sources.hugging_face.inputs import BENCH, EXAMPLE, UNSEEN
 
 LISTED = 3  # tensors that an error names
 # What a config.json may say of how and from where to load, which is decided here.
@@ -35,23 +35,25 @@ UNREAD = (
 )  # fmt: skip
 
 
-def load(path: Path) -> Loaded:
-    """The folder's model, captured."""
+def load(path: Path, *, forward_only: bool = False) -> Loaded:
+    """The folder's model, captured: one that generates text with caches, unless only its `forward` is asked for."""
     config = folder.configuration(path)
-    model = pretrained(path, config)
-    return _usage.load(usage(model, config["model_type"]), values="random tokens, pixels or frames")
+    model, family = pretrained(path, config), FAMILIES[config["model_type"]]
+    generates = model.can_generate() and family.kind != "image" and not forward_only
+    usages = generating.usages(model, family) if generates else [usage(model, family)]
+    return _usage.load(usages, values="random tokens, pixels or frames")
 
 
-def usage(model: nn.Module, model_type: str) -> Usage:
+def usage(model: Any, family: Family) -> Usage:
     """How the whole of a model is called at once."""
-    feeds = inputs.of(model.config, FAMILIES[model_type])
-    example = feeds.within(EXAMPLE)
+    feeds = inputs.of(model.config, family)
+    example = inputs.within(feeds.shapes, EXAMPLE)
     return Usage(
         module=model,
         call=Call(examples=feeds.draw(example, np.random.default_rng(0)), dynamic_shapes=feeds.shapes, by_name=True),
         draw=feeds.draw,
-        unseen=feeds.unseen(),
-        bench=feeds.within(BENCH),
+        unseen=inputs.all_within(feeds.shapes, UNSEEN),
+        bench=inputs.within(feeds.shapes, BENCH),
     )
 
 

@@ -47,7 +47,8 @@ def assert_converted(loaded: Loaded, format: str, folder: Path) -> None:
     """Its file computes what its cases say."""
     artifact = converters.convert(loaded.captured, format, folder, model="model")
     session = runtimes.for_format(format).load(artifact.path, artifact.signatures, threads=1)
-    for case in loaded.cases:
+    calls = [case for case in loaded.cases if case.kind in ("parity", "bench")]  # others are of several calls
+    for case in calls:
         actual = session.run(case.inputs, case.signature)
         for name, expected in case.outputs.items():
             np.testing.assert_allclose(actual[name], expected, atol=1e-5)

@@ -30,13 +30,13 @@ class OnnxSession:
             name: ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             for name, file in program_files(path).items()
         }
-        alone = next(iter(self._programs)) if len(self._programs) == 1 else None  # a file may have any name
-        self._program_of = {signature.name: alone or signature.program for signature in signatures}
+        self._alone = next(iter(self._programs)) if len(self._programs) == 1 else None  # it runs every signature
+        self._program_of = {signature.name: signature.program for signature in signatures}
         self._outputs = {name: [o.name for o in session.get_outputs()] for name, session in self._programs.items()}
 
     def run(self, inputs: Tensors, signature: str = "forward") -> dict[str, np.ndarray]:
         """Outputs by name."""
-        program = self._program_of[signature]
+        program = self._alone or self._program_of[signature]
         names = self._outputs[program]
         values = cast(list[np.ndarray], self._programs[program].run(names, dict(inputs)))
         return dict(zip(names, values, strict=True))

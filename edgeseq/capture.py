@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from edgeseq import any_length, program_file
 from edgeseq.equalization import equalize
 from edgeseq.errors import UnsupportedError
+from edgeseq.given_types import Int32Interface
 from edgeseq.half_precision import in_float32, require_float32, types_of, widened_examples
 from edgeseq.model_checks import explained, require_convertible
 from edgeseq.operators.whole import whole_recurrent_layers
@@ -26,18 +26,6 @@ from edgeseq.rolling import roll
 from edgeseq.signature import Dim, Signature, State, TensorSpec
 from edgeseq.unused import drop_unused
 
-# What a model gives -> what every file of it gives, float32 or int32: mobile engines have no wider types as outputs, and
-# Core ML no truth values.
-GIVEN: Mapping[torch.dtype, torch.dtype] = {
-    torch.bool: torch.int32,
-    torch.uint8: torch.int32,
-    torch.int8: torch.int32,
-    torch.int16: torch.int32,
-    torch.int64: torch.int32,
-    torch.float16: torch.float32,
-    torch.bfloat16: torch.float32,
-    torch.float64: torch.float32,
-}
 DynamicShapes = Mapping[str, Mapping[int, Dim]]  # input -> axis -> dimension
 
 _LOOP_ADVICE = (
@@ -97,36 +85,6 @@ class CapturedModel:
         names = dict.fromkeys(s.program for s in signatures)
         programs = {name: program_file.read(folder / f"{name}.pt2") for name in names}
         return cls(signatures=signatures, programs=programs)
-
-
-@dataclass
-class _Returned:
-    """Names of a module's outputs, known once it was called; torch.export empties lists that a traced module changes."""
-
-    names: tuple[str, ...] = ()
-
-
-class _Int32Interface(nn.Module):
-    """Takes int32 where the model takes int64, and gives int32 and float32 whatever the model gives.
-
-    Core ML and mobile runtimes have no 64-bit integer inputs. A program holds no type of the model's own package: it gives
-    tensors alone.
-    """
-
-    def __init__(self, model: nn.Module, call: Call, is_int64: tuple[bool, ...]):
-        super().__init__()
-        self.model = model
-        self.call = call
-        self.is_int64 = is_int64
-        self.returned = _Returned()
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        values = [x.long() if wide else x for x, wide in zip(inputs, self.is_int64, strict=True)]
-        called = self.call.of(self.model)
-        result = called(**dict(zip(self.call.examples, values, strict=True))) if self.call.by_name else called(*values)
-        outputs = tensors_of(result)
-        self.returned.names = tuple(name for name, _ in outputs)
-        return tuple(as_given(value) for _, value in outputs)
 
 
 def capture(
@@ -191,7 +149,8 @@ def _exported(model: nn.Module, call: Call, *, is_alone: bool) -> tuple[Exported
     values = tuple(value.detach().clone() for value in call.examples.values())
     wide = tuple(value.dtype == torch.int64 for value in values)
     narrow = tuple(value.int() if is_wide else value for value, is_wide in zip(values, wide, strict=True))
-    wrapped = _Int32Interface(model.eval(), call, wide)
+    names = tuple(call.examples) if call.by_name else None
+    wrapped = Int32Interface(model.eval(), call.of, wide, names=names)
     axes = call.dynamic_shapes
     symbols = {d.name: ExportDim(d.name, min=d.min, max=d.max) for dims in axes.values() for d in dims.values()}
     shapes = tuple({axis: symbols[d.name] for axis, d in axes.get(key, {}).items()} for key in call.examples)
@@ -217,24 +176,6 @@ def _rolled_export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -
         program = roll(torch.export.export(module, inputs, dynamic_shapes=shapes))
         drop_unused(program)
         return program
-
-
-def as_given(value: Tensor) -> Tensor:
-    """An output in the type that every file gives it in."""
-    wanted = GIVEN.get(value.dtype)
-    return value if wanted is None else value.to(wanted)
-
-
-def tensors_of(result: Any) -> list[tuple[str, Tensor]]:
-    """Every tensor of what a model returns, in order, with its name: its key, or `logits` for the first and numbers."""
-    named = result.items() if isinstance(result, Mapping) else [("", result)]
-    leaves = [(key, leaf) for key, value in named for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
-    keys = [key for key, _ in leaves]
-    own = [isinstance(key, str) and key.isidentifier() and keys.count(key) == 1 for key in keys]
-    return [
-        (key if is_own else f"output_{i}" if i else "logits", leaf)
-        for i, ((key, leaf), is_own) in enumerate(zip(leaves, own, strict=True))
-    ]
 
 
 def _signature(call: Call, program: ExportedProgram, output_names: tuple[str, ...]) -> Signature:

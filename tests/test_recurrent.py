@@ -16,9 +16,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from edgeseq import converters, operators, quantize
 from edgeseq.artifact import Artifact
-from edgeseq.capture import Call, DynamicShapes, as_given, capture, capture_calls
+from edgeseq.capture import Call, DynamicShapes, capture, capture_calls
 from edgeseq.devices import runtimes
 from edgeseq.errors import UnsupportedError
+from edgeseq.given_types import as_given
 from edgeseq.operators.layers import exported, weights
 from edgeseq.quantize import Scheme
 from edgeseq.signature import Dim, State

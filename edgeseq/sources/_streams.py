@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from edgeseq import chunks
-from edgeseq.capture import Call, as_given, tensors_of
+from edgeseq.capture import Call
+from edgeseq.given_types import as_given, tensors_of
 from edgeseq.reference import Case
 from edgeseq.signature import Dim, Signature, Tensors
 from edgeseq.stream import Stream

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeseq.capture import Call, as_given, capture_calls, tensors_of
+from edgeseq.capture import Call, capture_calls
+from edgeseq.given_types import as_given, tensors_of
 from edgeseq.half_precision import in_float32, types_of, widened_examples
 from edgeseq.reference import Case, Kind
 from edgeseq.signature import Signature

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from edgeseq import converters, quantize
 from edgeseq.artifact import Artifact
 from edgeseq.capture import Call, CapturedModel, capture, capture_calls
+from edgeseq.channel_scales import best_scale
 from edgeseq.devices import runtimes
-from edgeseq.equalization import best_scale
 from edgeseq.quantize import Scheme
 from edgeseq.signature import Dim
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeseq import limits, run_folder, scheduler
+from edgeseq import limits, run_folder, scheduler, stage_process
 from edgeseq.artifact import file_sha256, tree_files
 from edgeseq.errors import ConversionError, EdgeseqError, GateError, RequestError, UnavailableError
 from edgeseq.stages import PARTIAL, RECORD, Done, Stage, cores, exclusive, find_done, in_order, key_of, recorded
@@ -268,16 +268,16 @@ def test_what_a_dead_stage_left_behind_is_stopped(root: Path, tmp_path: Path) ->
 
 
 def test_message_that_is_cut_short_ends_the_listening(root: Path) -> None:
-    events: queue.Queue[scheduler.Event] = queue.Queue()
+    events: queue.Queue[stage_process.Event] = queue.Queue()
 
-    scheduler._listen("top", io.StringIO('{"progress": [1, 2, "half"]}\n{"fini'), events)
+    stage_process.listen("top", io.StringIO('{"progress": [1, 2, "half"]}\n{"fini'), events)
 
     assert [events.get(timeout=1) for _ in range(2)] == [("top", {"progress": [1, 2, "half"]}), ("top", None)]
 
 
 def test_messages_do_not_make_the_scheduler_look_more_often(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    monkeypatch.setattr(scheduler, "_check", lambda job, limits: looks.append(job))
+    monkeypatch.setattr(stage_process, "check", lambda job, limits: looks.append(job))
     monkeypatch.setattr(scheduler, "LOOK_S", 60.0)
 
     run(root, *DIAMOND)

@@ -3,12 +3,13 @@
 The file's batch is 1, so every row of a batch is a sequence of its own with states of its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from edgeseq.devices.runtimes import Session
+from edgeseq.devices.runtimes._rows import joined, rows
 from edgeseq.signature import Signature, State, Tensors
 from edgeseq.stream import Plan, Stream
 
@@ -39,14 +40,15 @@ def run(engine: Engine, signature: Signature, inputs: Tensors) -> dict[str, np.n
     """All outputs of a signature for all its inputs, its states among both."""
     if not signature.keeps_states:
         return engine.predict(inputs, signature, None)
+    axes = _batch_axes(signature)
     results = []
-    for row in rows(signature, inputs):
+    for row in rows(axes, inputs):
         states = engine.new_states(signature)
         for state in signature.states:
             fill(engine, states, state.input, row[state.input])
         outputs = engine.predict(without_states(signature, row), signature, states)
         results.append(outputs | {s.output: _continued(engine, states, signature, s, row) for s in signature.states})
-    return joined(signature, results)
+    return joined(axes, results)
 
 
 def fill(engine: Engine, states: States, name: str, value: np.ndarray) -> None:
@@ -60,25 +62,6 @@ def fill(engine: Engine, states: States, name: str, value: np.ndarray) -> None:
 def without_states(signature: Signature, inputs: Tensors) -> dict[str, np.ndarray]:
     """What the file takes."""
     return {name: value for name, value in inputs.items() if name not in signature.state_inputs}
-
-
-def rows(signature: Signature, inputs: Tensors) -> list[Tensors]:
-    """The inputs of each row of the batch, with the batch axis kept at size 1."""
-    axes = _batch_axes(signature)
-    count = max((inputs[name].shape[axis] for name, axis in axes.items() if name in inputs), default=1)
-    return [
-        {name: value.take([row], axes[name]) if name in axes else value for name, value in inputs.items()}
-        for row in range(count)
-    ]
-
-
-def joined(signature: Signature, results: Sequence[Tensors]) -> dict[str, np.ndarray]:
-    """The rows' outputs as one batch."""
-    axes = _batch_axes(signature)
-    return {
-        name: np.concatenate([row[name] for row in results], axes[name]) if name in axes else value
-        for name, value in results[0].items()
-    }
 
 
 def _batch_axes(signature: Signature) -> dict[str, int]:
@@ -128,21 +111,22 @@ class KeptStream(Stream):
         if not wanted.keeps_states:
             return super().call(inputs, signature)
         self._bring_in()
-        calls = zip(rows(wanted, inputs), self._inside, strict=True)
-        return joined(wanted, [self._engine.predict(row, wanted, states) for row, states in calls])
+        axes = _batch_axes(wanted)
+        calls = zip(rows(axes, inputs), self._inside, strict=True)
+        return joined(axes, [self._engine.predict(row, wanted, states) for row, states in calls])
 
     def recall(self) -> None:
         """Copy the states out; the next call copies them in again."""
         if not self._inside:
             return
         held = [{name: self._engine.read(states, name) for name in self.states} for states in self._inside]
-        self.states = {n: v.astype(self.states[n].dtype) for n, v in joined(self._stateful, held).items()}
+        self.states = {n: v.astype(self.states[n].dtype) for n, v in joined(_batch_axes(self._stateful), held).items()}
         self._inside = []
 
     def _bring_in(self) -> None:
         if self._inside:
             return
-        for row in rows(self._stateful, self.states):
+        for row in rows(_batch_axes(self._stateful), self.states):
             states = self._engine.new_states(self._stateful)
             for name, value in row.items():
                 fill(self._engine, states, name, value)

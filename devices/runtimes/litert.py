@@ -8,6 +8,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from edgeseq.devices.runtimes import Runtime, Session
+from edgeseq.devices.runtimes._rows import count, joined, rows
 from edgeseq.quiet_stderr import logged
 from edgeseq.signature import Signature, Tensors
 from edgeseq.stream import Stream
@@ -41,10 +42,11 @@ class LiteRTSession:
     def run(self, inputs: Tensors, signature: str = "forward") -> dict[str, np.ndarray]:
         """Outputs by name. The file's batch is 1; a larger one runs row by row."""
         runner = self._runners[signature]
-        rows = runner.rows(inputs)
-        if len(rows) == 1:
-            return runner.run(rows[0])
-        return runner.join([{name: value.copy() for name, value in runner.run(row).items()} for row in rows])
+        single = rows(runner.batch_axes, inputs)
+        if len(single) == 1:
+            return runner.run(single[0])
+        results = [{name: value.copy() for name, value in runner.run(row).items()} for row in single]
+        return joined(runner.batch_axes, results)
 
 
 class _Runner:
@@ -70,38 +72,11 @@ class _Runner:
             for have, size in zip(spec.shape, sizes, strict=True)
             if isinstance(have, str) and size >= 0
         }
-        self._batch_axes = {
+        self.batch_axes = {
             spec.name: axis
             for spec in (*signature.inputs, *signature.outputs)
             for axis, size in enumerate(spec.shape)
             if size in batch
-        }
-
-    def batch(self, inputs: Tensors) -> int:
-        """How many rows there are to run."""
-        return max((inputs[name].shape[axis] for name, axis in self._batch_axes.items() if name in inputs), default=1)
-
-    def rows(self, inputs: Tensors) -> list[Tensors]:
-        """The inputs of each row of the batch, with the batch axis kept at size 1."""
-        count = self.batch(inputs)
-        if count == 1:
-            return [inputs]
-        return [
-            {
-                name: value.take([row], self._batch_axes[name]) if name in self._batch_axes else value
-                for name, value in inputs.items()
-            }
-            for row in range(count)
-        ]
-
-    def join(self, results: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The rows' outputs as one batch."""
-        first = results[0]
-        return {
-            name: np.concatenate([row[name] for row in results], self._batch_axes[name])
-            if name in self._batch_axes
-            else first[name]
-            for name in first
         }
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
@@ -169,7 +144,7 @@ class LiteRTStream(Stream):
 
     def call(self, inputs: Tensors, signature: str) -> dict[str, np.ndarray]:
         """All outputs; of the first signature, at batch 1, without copying caches in."""
-        if signature != self._primary.name or self._runner.batch(inputs) > 1:
+        if signature != self._primary.name or count(self._runner.batch_axes, inputs) > 1:
             self.recall()
             return super().call(inputs, signature)
         if self._runner.kept_for is self:

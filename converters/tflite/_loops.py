@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from edgeseq.converters.tflite import _emit
+from edgeseq.converters.tflite import _emit, _filled
 from edgeseq.converters.tflite._emit import binary, gather, reshape, unary
 from edgeseq.converters.tflite._graph import FLOAT32, INT32, Graph, Size, Value, constant, options
 from edgeseq.converters.tflite._loop import while_loop
@@ -94,7 +94,7 @@ class Loops:
         """What was collected, in the order of time: (T, D, N/D)."""
         rows, width = (self.time + BLOCKS[0]) * self.directions, self.size // self.directions
         by_step = reshape(graph, end.collected[1], (rows, width))
-        return gather(graph, by_step, self.rows(graph, _emit.steps(graph, self.time), end.limit))
+        return gather(graph, by_step, self.rows(graph, _filled.steps(graph, self.time), end.limit))
 
     def _by_blocks(self, graph: Graph, blocks: Sequence[int], start: Carried) -> Carried:
         """A loop whose rounds run blocks[0] steps each, by loops of their own over smaller blocks."""
@@ -105,7 +105,7 @@ class Loops:
         def run_block(body: Graph, carried: list[Value]) -> list[Value]:
             at = start.like(carried)
             end = binary(body, "MINIMUM", binary(body, "ADD", at.step, constant([length], INT32)), at.limit)
-            empty = _emit.fill_at_run_time(body, (length * self.size,), constant(0.0))
+            empty = _filled.fill_at_run_time(body, (length * self.size,), constant(0.0))
             inner = replace(at, limit=end, collected=(constant([0], INT32), empty))
             after = self._by_blocks(body, blocks[1:], inner)
             collected = self.write(body, at, after.collected[1])

@@ -10,7 +10,7 @@ Letters: B batch, H heads, G heads of keys and values, T queries, S keys, K head
 
 import numpy as np
 
-from edgeseq.converters.tflite import _emit
+from edgeseq.converters.tflite import _emit, _filled
 from edgeseq.converters.tflite._emit import binary, concatenate, reshape, scalar, slice_axis, transpose, unary
 from edgeseq.converters.tflite._graph import BOOL, FINITE_INFINITY, FLOAT32, Graph, Size, Value, constant, options
 from edgeseq.converters.tflite._site import Site
@@ -113,7 +113,7 @@ def _of_all_heads(graph: Graph, mask: Value | None) -> Value | None:
 
 def _causal(graph: Graph, rows: Size, columns: Size) -> Value:
     """Whether key s comes no later than query t (T, S)."""
-    later, earlier = _emit.steps(graph, rows), _emit.steps(graph, columns)
+    later, earlier = _filled.steps(graph, rows), _filled.steps(graph, columns)
     return binary(graph, "GREATER_EQUAL", reshape(graph, later, (rows, 1)), earlier)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeseq.converters.tflite import _emit
+from edgeseq.converters.tflite import _emit, _filled
 from edgeseq.converters.tflite._emit import binary, broadcast_to, reshape, size_value, slice_axis
 from edgeseq.converters.tflite._graph import BOOL, INT32, Graph, Shape, Size, Value, constant, options
 from edgeseq.converters.tflite._site import Site
@@ -44,8 +44,8 @@ def slice_(site: Site, x: Value, axis: int, start: Size | None, end: Size | None
 def positions(graph: Graph, start: Size, count: Size, step: int) -> Value:
     """start, start + step, … as int32, from the sizes of the inputs."""
     if isinstance(start, int):
-        return _emit.steps(graph, count, start, step)
-    return binary(graph, "ADD", _emit.steps(graph, count, 0, step), size_value(graph, start))
+        return _filled.steps(graph, count, start, step)
+    return binary(graph, "ADD", _filled.steps(graph, count, 0, step), size_value(graph, start))
 
 
 def pick(graph: Graph, x: Value, axis: int, positions: Value) -> Value:
@@ -127,7 +127,7 @@ def gather(site: Site, x: Value, axis: int, indices: Value, sparse_grad: bool) -
     for i in range(x.rank):
         own = reshape(
             site.graph,
-            _emit.steps(site.graph, site.shape[i]),
+            _filled.steps(site.graph, site.shape[i]),
             tuple(site.shape[i] if j == i else 1 for j in range(x.rank)),
         )
         positions.append(indices if i == axis else broadcast_to(site.graph, own, site.shape))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from edgeseq.converters.tflite import _emit
+from edgeseq.converters.tflite import _emit, _filled
 from edgeseq.converters.tflite._emit import broadcast_to, reshape, scalar, size_value
 from edgeseq.converters.tflite._graph import BOOL, INT32, Size, Value, constant, options
 from edgeseq.converters.tflite._site import Site
@@ -75,7 +75,7 @@ def pad(site: Site, x: Value, widths: Sequence[int], value: float) -> Value:
     for axis, (before, after) in enumerate(pairs):
         if min(before, after) < 0:
             size = x.shape[axis] + min(before, 0) + min(after, 0)
-            x = pick(site.graph, x, axis, _emit.steps(site.graph, size, max(-before, 0)))
+            x = pick(site.graph, x, axis, _filled.steps(site.graph, size, max(-before, 0)))
     borders = constant([(max(before, 0), max(after, 0)) for before, after in pairs], INT32)
     if value == 0 and x.dtype != BOOL:
         return site.graph.op("PAD", [x, borders], site.shape, options=options("PadOptions"))
@@ -111,7 +111,7 @@ def full(site: Site, shape: Any, value: float | bool, *_: object) -> Value:
     """One number everywhere; a scalar where the users broadcast."""
     del shape
     number = constant(value, site.dtype)
-    return number if site.is_broadcast_later else _emit.fill(site.graph, site.shape, number)
+    return number if site.is_broadcast_later else _filled.fill(site.graph, site.shape, number)
 
 
 def zeros(site: Site, *_: object) -> Value:

@@ -20,28 +20,8 @@ _WIDE_PX, _HALF_PX, _PHONE_PX = 1040, 496, 360
 
 def render(report: Report) -> str:
     """The whole page; it refers to nothing outside itself."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    words = (
-        quantities.milliseconds,
-        quantities.size,
-        quantities.percent,
-        quantities.points,
-        quantities.error,
-        quantities.decibels,
-        quantities.times,
-        names.short_scheme,
-        names.explained_scheme,
-        names.artifact,
-        footnote,
-    )
-    environment.filters |= {word.__name__: word for word in words}
-    return environment.get_template("page.html.jinja").render(
+    template = _environment().get_template("page.html.jinja")
+    return template.render(
         report=report,
         headline=headline(report),
         legend=[(Markup(swatch), text) for swatch, text in Look.of(report).legend(report)],  # our own SVG
@@ -63,6 +43,32 @@ def render(report: Report) -> str:
         teacher_precision=teacher_precision(report.teacher) if report.teacher else "",
         is_on_gpu=report.teacher is not None and is_on_gpu(report.teacher),
     )
+
+
+def _environment() -> Environment:
+    """The templates' folder, with what turns numbers and names into words."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    words = (
+        quantities.milliseconds,
+        quantities.size,
+        quantities.percent,
+        quantities.points,
+        quantities.error,
+        quantities.decibels,
+        quantities.times,
+        names.short_scheme,
+        names.explained_scheme,
+        names.artifact,
+        footnote,
+    )
+    environment.filters |= {word.__name__: word for word in words}
+    return environment
 
 
 def _both(draw: Callable[[float], str], wide: float) -> Markup:

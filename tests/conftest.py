@@ -1,7 +1,7 @@
 """What several test files share: one tiny model, captured and converted once."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,22 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifact]:
     from tests.tiny import to_onnx  # loads torch
 
     yield to_onnx(tmp_path_factory.mktemp("tiny") / "fp32")
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """The tiny model in every format, float32."""
+    from tests.tiny import in_every_format  # loads torch
+
+    return in_every_format(tmp_path_factory.mktemp("formats"))
+
+
+@pytest.fixture
+def alone(artifacts: dict[str, Artifact], tmp_path: Path) -> Callable[[str], Path]:
+    """The model file of a format somewhere without its record."""
+    from tests.tiny import without_record  # loads torch
+
+    return lambda format: without_record(artifacts[format], tmp_path)
 
 
 @pytest.fixture

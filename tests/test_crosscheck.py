@@ -29,24 +29,11 @@ from edgeseq.quantize import Scheme
 from edgeseq.quiet_stderr import logged
 from edgeseq.report.crosscheck import render
 from edgeseq.signature import Dim, Signature, State, Tensors, TensorSpec
-from tests import tiny
 from tests.test_parity import Tagger, tagger_call
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning", "ignore::FutureWarning")
 
 FORMATS = converters.names()
-
-
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    """The tiny model in every format."""
-    return tiny.in_every_format(tmp_path_factory.mktemp("checked"))
-
-
-@pytest.fixture
-def alone(artifacts: dict[str, Artifact], tmp_path: Path) -> Callable[[str], Path]:
-    """The model file of a format somewhere without its record."""
-    return lambda format: tiny.without_record(artifacts[format], tmp_path)
 
 
 @pytest.mark.parametrize("format", ["coreml", "tflite"])

@@ -36,18 +36,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceW
 FORMATS = converters.names()
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    """The tiny model in every format."""
-    return tiny.in_every_format(tmp_path_factory.mktemp("inspected"))
-
-
-@pytest.fixture
-def alone(artifacts: dict[str, Artifact], tmp_path: Path) -> Callable[[str], Path]:
-    """The model file of a format somewhere without its record."""
-    return lambda format: tiny.without_record(artifacts[format], tmp_path)
-
-
 def share(inspection: Inspection, delegate: str) -> tuple[Counter[str], Counter[str], Counter[str]]:
     found = next(s for s in inspection.shares if s.delegate == delegate)
     return Counter(found.takes), Counter(found.leaves), Counter(found.unknown)

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,30 +29,14 @@ from edgeseq.devices.runtimes._mil import (
     selection,
     shape,
 )
-from edgeseq.devices.runtimes._mil.evaluate import COMPUTING, MOVING, load_functions
+from edgeseq.devices.runtimes._mil.evaluate import load_functions
 from edgeseq.devices.runtimes._mil.precision import PRECISIONS, Precision
 from tests import tiny
+from tests.mil_inputs import FEW, SEEDS, Array, floats, run, same, t
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning", "ignore::FutureWarning")
 
-Array = np.ndarray
-FEW = settings(max_examples=12)
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
-SEEDS = st.integers(0, 2**16)
-
-
-def floats(seed: int, sizes: tuple[int, ...]) -> Array:
-    return np.random.default_rng(seed).normal(size=sizes).astype(np.float32) * 2
-
-
-def t(x: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(x))
-
-
-def same(actual: Any, expected: Any) -> None:
-    wanted = expected.numpy() if isinstance(expected, Tensor) else expected
-    assert np.shape(actual) == np.shape(wanted)
-    np.testing.assert_allclose(np.asarray(actual), wanted, rtol=2e-5, atol=1e-5)
 
 
 UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -84,10 +67,6 @@ REDUCTIONS: Mapping[str, Callable[..., Tensor]] = {
     "reduce_l2_norm": lambda x, **over: x.square().sum(**over).sqrt(),
     "reduce_sum_square": lambda x, **over: x.square().sum(**over),
 }
-
-
-def run(name: str, **inputs: Any) -> Any:
-    return {**COMPUTING, **MOVING}[name](**inputs)
 
 
 @pytest.mark.parametrize("name", UNARY)

@@ -131,7 +131,7 @@ class Stream:
         """All outputs for the inputs and the states as they are."""
         return self._run({**inputs, **{n: self.states[n] for n in self.signatures[signature].state_inputs}}, signature)
 
-    def memory(self, name: str) -> np.ndarray:
+    def writable(self, name: str) -> np.ndarray:
         """Where a state lies now, to write new rows into."""
         return self.states[name]
 
@@ -152,14 +152,14 @@ class Stream:
         if min(starts) == max(starts):
             index = (*before, slice(starts[0], starts[0] + count))
             for state, rows in zip(cache.states, new, strict=True):
-                self.memory(state.input)[index] = rows
+                self.writable(state.input)[index] = rows
             return
         for state, rows in zip(cache.states, new, strict=True):
             batch = self._batch_axes()[state.input]
             for row, start in enumerate(starts):
                 of_row: list[int | slice] = [*before, slice(start, start + count)]
                 of_row[batch] = slice(row, row + 1)
-                self.memory(state.input)[tuple(of_row)] = rows.take([row], batch)
+                self.writable(state.input)[tuple(of_row)] = rows.take([row], batch)
 
     def _make_room(self, signature: Signature, cache: "_Caches", inputs: Tensors) -> None:
         """Enlarge caches to the next step of capacity that the new rows fit into."""

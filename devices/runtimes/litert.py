@@ -110,7 +110,7 @@ class _Runner:
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
-    def memory(self, name: str) -> np.ndarray:
+    def window(self, name: str) -> np.ndarray:
         """An input tensor itself, valid until the next call with other shapes.
 
         The interpreter refuses to run while anyone holds the array that it gives out, and making one takes longer than
@@ -157,14 +157,14 @@ class LiteRTStream(Stream):
         self._runner.kept_for = self
         return outputs
 
-    def memory(self, name: str) -> np.ndarray:
+    def writable(self, name: str) -> np.ndarray:
         """The interpreter's memory while it has the states, else the host's."""
-        return self._runner.memory(name) if self._runner.kept_for is self else self.states[name]
+        return self._runner.window(name) if self._runner.kept_for is self else self.states[name]
 
     def recall(self) -> None:
         """Copy the caches out; the next call copies them in again."""
         if self._runner.kept_for is self:
-            self.states |= {name: self._runner.memory(name).copy() for name in self._caches}
+            self.states |= {name: self._runner.window(name).copy() for name in self._caches}
             self._runner.kept_for = None
 
 

@@ -7,7 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -183,16 +183,7 @@ def read(file: Path) -> Contents:
     """What a model file holds; with the signatures of its artifact's record, which know the dimensions' names."""
     file, artifact = artifact_file(file)
     contents = _inspector(format_of(file)).read(file)
-    if artifact is None:
-        return contents
-    return Contents(
-        signatures=artifact.signatures,
-        operators=contents.operators,
-        stored=contents.stored,
-        requires=contents.requires,
-        table_rows=contents.table_rows,
-        notes=contents.notes,
-    )
+    return contents if artifact is None else replace(contents, signatures=artifact.signatures)
 
 
 def _names() -> tuple[str, ...]:

@@ -127,19 +127,10 @@ def calls(
     names = cache_names(len(rows))
     cross_names = [f"{CROSS}{name}" for name in names]
     layers = [(keys.shape[1], keys.shape[3]) for keys, _ in rows]
-    batch, times = _dims(shapes)
     mask = {name: value for name, value in source.items() if name == MASK}
     cross = dict(zip(cross_names, (x for pair in rows for x in pair), strict=True))
     caches = example_caches(names, layers)
     tokens = torch.ones(EXAMPLE_BATCH, EXAMPLE_TIME, dtype=torch.int64)
-    time, capacity = (Dim(name=name, min=1, max=longest) for name in ("time", "capacity"))
-    axes = {
-        "tokens": {0: batch, 1: time},
-        "position": {0: batch},
-        **{name: shapes[name] for name in mask},
-        **{name: {0: batch, 2: capacity} for name in names},
-        **{name: dict(zip((0, 2), (batch, *times), strict=False)) for name in cross_names},
-    }
     given = {**mask, **caches, **cross}
     decoding = Decoding(names=tuple(given), positions=positions, buckets=buckets(model, positions))
     return (
@@ -147,7 +138,7 @@ def calls(
             name="prefill",
             method=decoding.prefill,
             examples={"tokens": tokens, "position": torch.tensor([2, 3]), **given},
-            dynamic_shapes=axes,
+            dynamic_shapes=_axes(shapes, longest, names, cross_names),
             output_names=("logits", *(f"new_{name}" for name in names)),
             states=cache_states(names),
             cases={"step": {"time": 1}},
@@ -160,6 +151,19 @@ def calls(
             output_names=tuple(cross_names),
         ),
     )
+
+
+def _axes(shapes: DynamicShapes, longest: int, names: Sequence[str], cross_names: Sequence[str]) -> DynamicShapes:
+    """Which axes of what `prefill` takes vary; `names` are those of the caches."""
+    batch, times = _dims(shapes)
+    time, capacity = (Dim(name=name, min=1, max=longest) for name in ("time", "capacity"))
+    return {
+        "tokens": {0: batch, 1: time},
+        "position": {0: batch},
+        **{name: axes for name, axes in shapes.items() if name == MASK},
+        **{name: {0: batch, 2: capacity} for name in names},
+        **{name: dict(zip((0, 2), (batch, *times), strict=False)) for name in cross_names},
+    }
 
 
 @torch.no_grad()

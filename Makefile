@@ -33,6 +33,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.recurrent
 	$(BIN)/python -m tests.benchmarks.encoders
 	$(BIN)/python -m tests.benchmarks.decoders
+	$(BIN)/python -m tests.benchmarks.keras_models
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -258,19 +258,33 @@ def ifog(weight: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
-def test_the_evaluators_gru_is_torchs_without_a_bias_under_the_reset(direction: str) -> None:
+def test_the_evaluators_gru_is_torchs_with_reset_after(direction: str) -> None:
     torch.manual_seed(0)
     layer, x, h0 = nn.GRU(5, 4), torch.randn(6, 3, 5), torch.randn(1, 3, 4)
-    with torch.no_grad():
-        layer.get_parameter("bias_hh_l0")[8:] = 0  # MIL has one bias, outside of what the reset gate multiplies
     w_ih, w_hh, b_ih, b_hh = (roz(weight.detach().numpy()) for weight in layer.parameters())
 
-    y, h = recurrent.gru(x.numpy(), h0[0].numpy(), w_ih, w_hh, b_ih + b_hh, direction, output_sequence=True)
+    y, h = recurrent.gru(x.numpy(), h0[0].numpy(), w_ih, w_hh, b_hh, direction, True, reset_after=True, input_bias=b_ih)
 
     expected, hidden = layer(x if direction == "forward" else torch.flip(x, [0]), h0)
     expected = expected if direction == "forward" else torch.flip(expected, [0])
     np.testing.assert_allclose(y, expected.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(h, hidden[0].detach().numpy(), atol=1e-6)
+
+
+def test_the_evaluators_gru_resets_before_the_product() -> None:
+    """As coremltools' own tests expect of Core ML: o = tanh(W x + R (r * h) + b)."""
+    rng = np.random.default_rng(0)
+    x, h0 = rng.normal(size=(4, 2, 5)), rng.normal(size=(2, 3))
+    w, r, b = rng.normal(size=(3, 3, 5)), rng.normal(size=(3, 3, 3)), rng.normal(size=(3, 3))  # gates r, o, z first
+    flat = [np.concatenate(list(part)).astype(np.float32) for part in (w, r, b)]
+
+    y, _ = recurrent.gru(x.astype(np.float32), h0.astype(np.float32), *flat, output_sequence=True)
+
+    h = h0
+    for t in range(4):
+        reset, update = (1 / (1 + np.exp(-(x[t] @ w[i].T + h @ r[i].T + b[i]))) for i in (0, 2))
+        h = (1 - update) * np.tanh(x[t] @ w[1].T + (reset * h) @ r[1].T + b[1]) + update * h
+        np.testing.assert_allclose(y[t], h, atol=1e-5)
 
 
 def roz(weight: np.ndarray) -> np.ndarray:

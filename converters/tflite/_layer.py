@@ -27,7 +27,7 @@ class Layer:
     width: int  # P
     inputs: Sequence[Value]  # of each row (G, I)
     biases: Sequence[Value]  # of each row (G,), added to the input's product
-    recurrent: Sequence[Value]  # of each row (G, P)
+    recurrent: Sequence[Value]  # of each row (G, P), or fewer gates where the cell computes others itself
     inner_biases: Sequence[Value] | None = None  # of each row (G,), added to the last output's product
     takes_sum: bool  # whether the cell takes the sum of both products
     cell: Cell
@@ -40,7 +40,7 @@ class Layer:
     @property
     def n_gates(self) -> int:
         """G."""
-        return int(self.recurrent[0].shape[0])
+        return int(self.inputs[0].shape[0])
 
     def step(self, graph: Graph, from_input: Value, states: list[Value]) -> list[Value]:
         """The input's product (D*B, G), states, each (D*B, its width) -> new states."""

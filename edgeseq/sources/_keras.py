@@ -202,23 +202,26 @@ def _lstm(x: Tensor, h: Tensor, c: Tensor, mask: Tensor | None, **options: Any) 
 
 
 def _gru(x: Tensor, h: Tensor, mask: Tensor | None, **options: Any) -> Result:
-    """Keras' gates z, r, h are torch's z, r, n, which torch orders r, z, n; with reset_after both have two biases (2, 3H)."""
-    if not options["reset_after"]:
-        raise RequestError(
-            "a GRU layer has reset_after=False: its reset gate acts before the recurrent product, where PyTorch's and the GRU "
-            "of TFLite loops and Core ML files act after it, and no other weights make the one the other; train it with "
-            "reset_after=True"
-        )
+    """Keras' gates z, r, h are torch's z, r, n, which torch orders r, z, n.
+
+    Both have two biases (2, 3H) if the reset gate acts after the recurrent product; else Keras has one (3H,).
+    """
     x = _steps(x, options)
     w_ih, w_hh = (_rzn(backend.convert_to_tensor(options[key]).t()) for key in ("kernel", "recurrent_kernel"))
     given = options["bias"]
-    biases = w_ih.new_zeros(2, w_ih.shape[0]) if given is None else backend.convert_to_tensor(given)
-    weights = [w_ih, w_hh, _rzn(biases[0]), _rzn(biases[1])]
-    run = partial(torch.ops.edgeseq.gru, x)
+    zero = w_ih.new_zeros(w_ih.shape[0])
+    bias = zero if given is None else backend.convert_to_tensor(given)
+    weights = [w_ih, w_hh, *(_rzn(part) for part in (bias if bias.dim() == 2 else (bias, zero)))]
+    run = partial(_whole_gru, x, reset_after=options["reset_after"])
     if mask is not None:
         return _masked(run, [h], mask, weights, options)
     y, hn = run(h.unsqueeze(0), None, weights, 1, False)
     return _result(y, [hn.squeeze(0)], options)
+
+
+def _whole_gru(x: Tensor, h: Tensor, *layout: Any, reset_after: bool) -> tuple[Tensor, Tensor]:
+    y, hn = torch.ops.edgeseq.gru(x, h, *layout, reset_after)
+    return y, hn
 
 
 def _masked(run: Kernel, states: States, mask: Tensor, weights: list[Tensor], options: Mapping[str, Any]) -> Result:

@@ -61,7 +61,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = {name: saved(name, Path(folder)) for name in MODELS}
         theirs = by_tensorflow(Path(folder), options.steps)
-        print(f"\n| {options.steps} steps | | MB | CPU ms | of TensorFlow's | max. error | at {options.other} steps | s |")
+        print(
+            f"\n| {options.steps} steps | | MB | CPU ms | of TensorFlow's | max. error | at {options.other} steps | s |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         for name, model in models.items():
             pair = {THEIRS: theirs[name], OURS: by_edgeseq(Path(folder), name)}

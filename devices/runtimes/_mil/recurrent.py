@@ -79,23 +79,32 @@ def gru(
     output_sequence: Any = False,
     recurrent_activation: Any = "sigmoid",
     activation: Any = "tanh",
+    reset_after: Any = False,
+    input_bias: Array | None = None,
 ) -> tuple[Array, Array]:
     """From x (T, B, I) and h (B, H) -> y (T, B, H), or (1, B, H) of the last step; h (B, H).
 
-    Gates in the order r, o, z; r multiplies the recurrent product, and the bias is outside of it.
+    Gates in the order r, o, z. r multiplies h, or with `reset_after` (iOS 18) the recurrent product and its bias.
     """
     if (str(recurrent_activation), str(activation)) != ("sigmoid", "tanh"):
         raise NotImplementedError("gru with other activations")
     hidden = weight_hh.shape[1]
     recurrent = np.ascontiguousarray(weight_hh.T)  # (H, 3H)
 
+    inner = np.zeros(3 * hidden, np.float32) if bias is None else bias
+    r_gate, o_gate, z_gate = (slice(i * hidden, (i + 1) * hidden) for i in range(3))
+
     def step(from_x: Array, h: Array) -> Array:
-        from_h = product(h, recurrent)  # (B, 3H)
-        r, z = (sigmoid(from_x[:, gate] + from_h[:, gate]) for gate in (slice(hidden), slice(2 * hidden, None)))
-        o = np.tanh(from_x[:, hidden : 2 * hidden] + r * from_h[:, hidden : 2 * hidden])
+        from_h = product(h, recurrent) + inner  # (B, 3H)
+        r, z = (sigmoid(from_x[:, gate] + from_h[:, gate]) for gate in (r_gate, z_gate))
+        if reset_after:
+            reset = r * from_h[:, o_gate]
+        else:
+            reset = product(r * h, np.ascontiguousarray(recurrent[:, o_gate])) + inner[o_gate]
+        o = np.tanh(from_x[:, o_gate] + reset)
         return (1 - z) * o + z * h
 
-    return _outputs(step, _input_half(x, weight_ih, bias), initial_h, direction, output_sequence)
+    return _outputs(step, _input_half(x, weight_ih, input_bias), initial_h, direction, output_sequence)
 
 
 def rnn(

@@ -87,6 +87,8 @@ def load_functions(package: Path, precision: Precision = "declared") -> dict[str
         )
     _require_known(spec)
     program = load(spec, spec.specificationVersion, str(data / "weights"))
+    for function in program.functions.values():
+        _name_apart(function)
     return {name: _function(function, precision) for name, function in program.functions.items()}
 
 
@@ -100,6 +102,16 @@ def _require_known(spec: Any) -> None:
             f"the Core ML evaluator has no operator {', '.join(sorted(missing))}; check this artifact on macOS with "
             "the runtime 'coreml', or add the operator to devices/runtimes/_mil"
         )
+
+
+def _name_apart(function: Function) -> None:
+    """Literals apart: coremltools 9.0 names them without a look at the file: `const_1` may be there twice."""
+    seen: set[str] = set()
+    for operation in _nested(function):
+        for var in operation.outputs:
+            if operation.op_type == "const" and var.name in seen:
+                var.name = f"{var.name} {len(seen)}"  # no file's name has a space
+            seen.add(var.name)
 
 
 def _nested(block: Any) -> Iterator[Any]:

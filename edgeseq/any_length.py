@@ -2,7 +2,8 @@
 
 torch.export fixes the length that a loop such as `for step in x.unbind(1)` runs over. Where rolling leaves nothing of the
 loop, the program need not be of that length: one that is the same, operation by operation and number by number, when
-captured at another length holds no trace of it, and is exported once more with the length symbolic.
+captured at other lengths (one more, the least, the most) holds no trace of it, and is exported once more with the length
+symbolic.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
+
+LONGEST = 64  # steps of a loop that is exported for comparison; artifacts are compared at more
 
 Axes = Mapping[int, Any]  # axis -> torch.export's dimension
 Export = Callable[[nn.Module, tuple[Tensor, ...], Any], ExportedProgram]  # the last: as torch.export.export takes it
@@ -29,25 +32,43 @@ def exported(
         inputs: Examples; symbolic axes are at least 2 long.
         shapes: For each input, its symbolic axes.
     """
-    for dimension in dict.fromkeys(d for axes in shapes for d in axes.values()):
-        fixed = tuple({axis: d for axis, d in axes.items() if d is not dimension} for axes in shapes)
-        longer = tuple(
-            _longer(x, [a for a, d in axes.items() if d is dimension]) for x, axes in zip(inputs, shapes, strict=True)
-        )
+    dimensions = list(dict.fromkeys(d for axes in shapes for d in axes.values()))
+    for looped in [*([dimension] for dimension in dimensions), dimensions]:
+        fixed = tuple({axis: d for axis, d in axes.items() if d not in looped} for axes in shapes)
         try:
             program = export(model, inputs, (fixed,))
-            if _operations(program) == _operations(export(model, longer, (fixed,))):
+            others = (_resized(inputs, shapes, looped, size) for size in (_next, _least, _most))
+            if all(_operations(program) == _operations(export(model, other, (fixed,))) for other in others):
                 return export(program.module(check_guards=False), inputs, shapes)
         except Exception:  # of the model's own code too: another dimension may be the loop's
             continue
     return None
 
 
-def _longer(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """The input with its first step once more at the end of each axis."""
-    for axis in axes:
-        x = torch.cat([x, x.narrow(axis, 0, 1)], axis)
-    return x
+def _resized(
+    inputs: Sequence[Tensor], shapes: Sequence[Axes], looped: Sequence[Any], size: Callable[[Any, int], int]
+) -> tuple[Tensor, ...]:
+    """The examples with other sizes of the dimensions that are looped over, their entries repeated or left out."""
+    resized = []
+    for x, axes in zip(inputs, shapes, strict=True):
+        for axis in (axis for axis, d in axes.items() if d in looped):
+            have = x.shape[axis]
+            x = x.index_select(axis, torch.arange(size(axes[axis], have)) % have)
+        resized.append(x)
+    return tuple(resized)
+
+
+def _next(dimension: Any, have: int) -> int:
+    return have + 1 if have < dimension.max else have
+
+
+def _least(dimension: Any, have: int) -> int:
+    """Loops of one step are no chains, and some begin with the second."""
+    return min(max(dimension.min, 3), have)
+
+
+def _most(dimension: Any, have: int) -> int:
+    return max(min(dimension.max, LONGEST), have)
 
 
 def _operations(program: ExportedProgram) -> list[Any]:

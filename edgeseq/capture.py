@@ -30,8 +30,9 @@ DynamicShapes = Mapping[str, Mapping[int, Dim]]  # input -> axis -> dimension
 
 _LOOP_ADVICE = (
     "; a loop over time around an nn.LSTMCell, nn.GRUCell or nn.RNNCell keeps the example's length where a step depends on "
-    "the outputs of the one before, on all cell states or on its number: use nn.LSTM, nn.GRU or nn.RNN for any length, "
-    "capture one step with its states as inputs, or leave the length out of the dynamic shapes"
+    "the outputs of the one before, on all cell states or on its number, or the model uses the length as a number (view, "
+    "reshape): use nn.LSTM, nn.GRU or nn.RNN for any length, capture one step with its states as inputs, or leave the length "
+    "out of the dynamic shapes"
 )
 
 

@@ -5,6 +5,7 @@ operation of the whole tensor gives all of them, stacked at axis 1.
 """
 
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,14 +22,25 @@ _ON_STEPS: dict[Any, tuple[int, ...]] = {
     aten.embedding.default: (1,),
     aten.layer_norm.default: (0,),
     aten.add.Tensor: (0, 1),
+    aten.sub.Tensor: (0, 1),
     aten.mul.Tensor: (0, 1),
+    aten.div.Tensor: (0, 1),
+    aten.neg.default: (0,),
     aten.dropout.default: (0,),
     aten.relu.default: (0,),
     aten.tanh.default: (0,),
     aten.sigmoid.default: (0,),
     aten.gelu.default: (0,),
     aten.silu.default: (0,),
+    aten.unsqueeze.default: (0,),
+    aten.squeeze.dim: (0,),
 }
+_WHOLE = (0, 0, sys.maxsize, 1)  # what a slice takes: axis, begin, end, step
+_MORE_AXES = {
+    aten.embedding.default: 1,
+    aten.unsqueeze.default: 1,
+    aten.squeeze.dim: -1,
+}  # of the result than of the steps
 
 
 def lifted(steps: Sequence[Value], graph: Graph) -> Value | None:
@@ -60,15 +72,23 @@ def _sequence(steps: Sequence[Value], graph: Graph) -> Value | None:
         return None
     source, axis, _ = taken[0]
     length = source.meta["val"].shape[axis]
-    if any(other[:2] != (source, axis) for other in taken) or length != len(steps):
+    if any(other[:2] != (source, axis) for other in taken):
         return None
-    indices = [index % len(steps) for _, _, index in taken]
-    if indices not in (list(range(len(steps))), list(reversed(range(len(steps))))):
-        return None
-    sequence = source if axis == 1 else new_node(graph, aten.transpose.int, source, 0, 1) if axis == 0 else None
-    if sequence is None or (len(steps) > 1 and indices[0] == 0):
-        return sequence
-    return new_node(graph, aten.flip.default, sequence, [1])
+    indices = [index % length for _, _, index in taken]
+    begin = taken[0][2] % length
+    if indices == list(range(begin, length)):
+        whole = _time_second(source, axis, graph)
+        return (
+            whole if begin == 0 or whole is None else new_node(graph, aten.slice.Tensor, whole, 1, begin, sys.maxsize)
+        )
+    if indices == list(reversed(range(length))) and (whole := _time_second(source, axis, graph)) is not None:
+        return new_node(graph, aten.flip.default, whole, [1])
+    return None
+
+
+def _time_second(source: Value, axis: int, graph: Graph) -> Value | None:
+    """The tensor (B, T, …), if its steps were taken along one of its first two axes."""
+    return source if axis == 1 else new_node(graph, aten.transpose.int, source, 0, 1) if axis == 0 else None
 
 
 def _taken(step: Any) -> tuple[Value, int, int] | None:
@@ -80,16 +100,31 @@ def _taken(step: Any) -> tuple[Value, int, int] | None:
     elif target is operator.getitem and step.args[0].target == aten.unbind.int:
         unbound, index = step.args
         source, axis = (*unbound.args, 0)[:2]
+    elif target == aten.squeeze.dim and (piece := _piece(step.args[0])) is not None:
+        source, axis, index = piece
+        if axis % source.meta["val"].dim() != step.args[1] % source.meta["val"].dim():
+            return None
     else:
         return None
     return (whole := _without_whole_slices(source)), axis % whole.meta["val"].dim(), index
 
 
+def _piece(value: Value) -> tuple[Value, int, int] | None:
+    """The tensor, axis and index of a part of it that is 1 long: of `x.split(1, axis)` or `x[:, 2:3]`."""
+    if value.target is operator.getitem and value.args[0].target == aten.split.Tensor:
+        source, size, axis = (*value.args[0].args, 0)[:3]
+        return (source, axis, value.args[1]) if size == 1 else None
+    if value.target == aten.slice.Tensor and len(value.args) == 4 and value.args[3] == value.args[2] + 1:
+        return value.args[0], value.args[1], value.args[2]
+    return None
+
+
 def _without_whole_slices(value: Value) -> Value:
     """What `x[:, 2]` takes its step from, where its first index is exported as a slice of everything."""
-    while isinstance(value, Node) and value.target == aten.slice.Tensor:
-        source: Value = value.args[0]
-        if source.meta["val"].shape != value.meta["val"].shape:
+    while getattr(value, "target", None) == aten.slice.Tensor:
+        given: list[Any] = [*value.args]
+        source, _, begin, end, step = given + list(_WHOLE[len(given) - 1 :])
+        if begin not in (None, 0) or end not in (None, sys.maxsize) or step != 1:
             break
         value = source
     return value
@@ -105,29 +140,43 @@ def _same_operation(steps: Sequence[Value], graph: Graph) -> Value | None:
     positions = _ON_STEPS.get(first.target)
     if positions is None or len({len(step.args) for step in steps}) > 1:
         return None
+    rank = first.meta["val"].dim() - _MORE_AXES.get(first.target, 0)
+    if first.meta["val"].dim() < 2:  # vectors of a step are not told from those of a batch
+        return None
     arguments = []
     for position, argument in enumerate(first.args):
         column = [step.args[position] for step in steps]
-        if all(other == argument for other in column) and _acts_alike(argument, position, positions):
-            arguments.append(argument)
-        elif position in positions and (whole := lifted(column, graph)) is not None:
-            arguments.append(whole)
+        if all(other == argument for other in column):
+            arguments.append(_shared(argument, rank, graph) if position in positions else argument)
+        elif position in positions and all(_rank(step) == rank for step in column):
+            arguments.append(lifted(column, graph))
         else:
             return None
-    if first.target in (aten.add.Tensor, aten.mul.Tensor) and not _same_rank(first.args):
+    if None in arguments or (
+        first.target in (aten.unsqueeze.default, aten.squeeze.dim) and not _moved(first, arguments)
+    ):
         return None
     return new_node(graph, first.target, *arguments, like=first, **first.kwargs)
 
 
-def _acts_alike(argument: Any, position: int, positions: tuple[int, ...]) -> bool:
-    """Whether an argument that all steps share means the same for the stacked steps: a weight, a number, a vector."""
-    return position not in positions or not isinstance(argument, Node) or argument.meta["val"].dim() <= 1
+def _rank(value: Any) -> int | None:
+    return value.meta["val"].dim() if isinstance(value, Node) else None
 
 
-def _same_rank(arguments: Sequence[Value]) -> bool:
-    """Whether the tensors of a binary operation, vectors and numbers aside, have one rank: broadcasting needs care else."""
-    ranks = {a.meta["val"].dim() for a in arguments if isinstance(a, Node) and a.meta["val"].dim() > 1}
-    return len(ranks) == 1
+def _shared(argument: Any, rank: int, graph: Graph) -> Any:
+    """What all steps of this rank share, for all of them at once: numbers and vectors as they are, (B, …) as (B, 1, …)."""
+    own = _rank(argument)
+    if own is None or own < 2:
+        return argument
+    return new_node(graph, aten.unsqueeze.default, argument, 1) if own == rank else None
+
+
+def _moved(first: Value, arguments: list[Any]) -> bool:
+    """Count the axis that is put in or taken out from the end, where stacking moves nothing; not possible of the first."""
+    axes = max(_rank(first) or 0, _rank(first.args[0]) or 0)
+    axis = first.args[1] % axes
+    arguments[1] = axis - axes
+    return axis > 0
 
 
 def _joined(steps: Sequence[Value], graph: Graph) -> Value | None:

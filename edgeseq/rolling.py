@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
@@ -35,13 +36,19 @@ _LAYERS = {
 
 
 def roll(program: ExportedProgram) -> ExportedProgram:
-    """The program with every chain of at least two cells as one operator, in place."""
+    """The program with every chain of at least two cells as one operator; it may be changed in place."""
+    if not _chains(program.graph):
+        return program
+    if any(
+        _writes(node) for node in program.graph.nodes
+    ):  # what is read after a write would seem to be independent of it
+        program = program.run_decompositions({})
     graph = program.graph
     rolled = [layer for chain in _chains(graph) if (layer := _roll(program, chain)) is not None]
     if not rolled:
         return program
     for node in list(graph.nodes):
-        if node.target in (aten.stack.default, aten.cat.default):
+        if node.target in (aten.stack.default, aten.cat.default, aten.select_scatter.default):
             _lift(program, node)
     for outputs, state in rolled:
         _read_last_steps_of_the_state(program, outputs, state)
@@ -49,6 +56,11 @@ def roll(program: ExportedProgram) -> ExportedProgram:
     graph.lint()
     program.graph_module.recompile()
     return program
+
+
+def _writes(node: Value) -> bool:
+    """Whether a node changes a tensor in place."""
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 def _chains(graph: Graph) -> list[list[Value]]:
@@ -160,25 +172,47 @@ def _hoist(graph: Graph, nodes: Iterable[Any], before: Value) -> None:
 def _lift(program: ExportedProgram, joined: Value) -> None:
     """Replace steps that are stacked, or given an axis each and joined there, by what all steps give at once."""
     steps, axis = _stacked(joined)
-    if not (steps and _comes_of_a_layer(steps[0])):
+    if axis > 1 or not (steps and _comes_of_a_layer(steps[0])):
         return
     graph = program.graph
     with graph.inserting_before(joined):
         whole = lifted(steps, graph)
-        if whole is None or axis > 1:
+        if whole is None:
             return
         result = whole if axis == 1 else new_node(graph, aten.transpose.int, whole, 0, 1, like=joined)
+        if result.meta["val"].dim() > joined.meta["val"].dim():  # each step was one number of a row already
+            result = new_node(graph, aten.squeeze.dim, result, -1, like=joined)
     _replace(program, joined, result)
 
 
-def _stacked(node: Value) -> tuple[Sequence[Value], int]:
+def _stacked(node: Value) -> tuple[Sequence[Any], int]:
     """The steps that a node stacks, and the axis, counted from the front; none if it does not stack."""
+    if node.target == aten.select_scatter.default:
+        return _written(node), node.args[2] % node.meta["val"].dim()
     parts, axis = (*node.args, 0)[:2]
-    rank = node.meta["val"].dim()
+    axis %= node.meta["val"].dim()
     if node.target == aten.stack.default:
-        return parts, axis % rank
-    is_stacking = all(p.target == aten.unsqueeze.default and p.args[1] % rank == axis % rank for p in parts)
-    return ([part.args[0] for part in parts] if is_stacking else []), axis % rank
+        return parts, axis
+    if all(part.target == aten.unsqueeze.default and part.args[1] % (axis + 1) == axis for part in parts):
+        return [part.args[0] for part in parts], axis
+    is_column = axis == 1 and all(part.meta["val"].dim() == 2 and part.meta["val"].shape[1] == 1 for part in parts)
+    return (parts if is_column else []), axis
+
+
+def _written(node: Value) -> list[Any]:
+    """The steps that were written into a tensor one after another until nothing else was left of it; else none."""
+    axis: int = node.args[2]
+    steps: dict[int, Value] = {}
+    size = node.meta["val"].shape[axis]
+    if any(user.target == node.target and user.args[0] is node for user in node.users):
+        return []
+    while getattr(node, "target", None) == aten.select_scatter.default and node.args[2] == axis:
+        target, step, _, index = node.args
+        is_copy = step.target == aten.copy.default and step.meta["val"].dtype == step.args[1].meta["val"].dtype
+        source = step.args[1] if is_copy and step.args[1].meta["val"].shape == step.meta["val"].shape else step
+        steps.setdefault(index % size, source)
+        node = target
+    return [steps[index] for index in range(size)] if len(steps) == size else []
 
 
 def _comes_of_a_layer(step: Value) -> bool:

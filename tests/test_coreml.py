@@ -276,9 +276,9 @@ def test_the_evaluators_gru_resets_before_the_product() -> None:
     rng = np.random.default_rng(0)
     x, h0 = rng.normal(size=(4, 2, 5)), rng.normal(size=(2, 3))
     w, r, b = rng.normal(size=(3, 3, 5)), rng.normal(size=(3, 3, 3)), rng.normal(size=(3, 3))  # gates r, o, z first
-    flat = [np.concatenate(list(part)).astype(np.float32) for part in (w, r, b)]
+    w_all, r_all, b_all = (np.concatenate(list(part)).astype(np.float32) for part in (w, r, b))
 
-    y, _ = recurrent.gru(x.astype(np.float32), h0.astype(np.float32), *flat, output_sequence=True)
+    y, _ = recurrent.gru(x.astype(np.float32), h0.astype(np.float32), w_all, r_all, b_all, output_sequence=True)
 
     h = h0
     for t in range(4):

@@ -27,7 +27,7 @@ class ResetBefore(nn.Module):
         super().__init__()
         operators.load_all()
         layer = nn.GRU(WIDTH, HIDDEN, LAYERS, bidirectional=True)
-        self.listed = nn.ParameterList(layer._flat_weights)  # type: ignore[arg-type]
+        self.listed = nn.ParameterList(layer._flat_weights)
 
     def forward(self, x: Tensor, lengths: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
         h0 = h0.transpose(0, 1)  # (B, L*D, H) -> (L*D, B, H)

@@ -18,7 +18,7 @@ from edgeseq.errors import UnsupportedError
 from edgeseq.signature import Dim
 from tests.benchmarks.recurrent import COUNTERS
 
-BATCH, TIME = Dim(name="batch", min=1, max=8), Dim(name="time", min=1, max=512)
+BATCH, TIME = Dim(name="batch", min=1, max=8), Dim(name="time", min=1, max=24)
 WORDS, WIDTH, HIDDEN = 11, 5, 4
 CELLS: dict[str, Callable[[int, bool], nn.Module]] = {
     "lstm": lambda width, bias: nn.LSTMCell(width, HIDDEN, bias),
@@ -113,6 +113,65 @@ class CountsItsSteps(nn.Module):
         return torch.stack(outputs, 1) / len(outputs)
 
 
+class Written(nn.Module):
+    """Outputs written into a tensor; of the steps something is taken away, and some are masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.LSTMCell(WIDTH, HIDDEN), nn.Linear(HIDDEN, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, valid, scores = x.mean(1), x[:, :, 0] > 0, []
+        state, outputs = None, x.new_zeros(x.shape[0], x.shape[1], HIDDEN)
+        for t, step in enumerate(x.split(1, 1)):  # type: ignore[no-untyped-call]  # torch has no types there
+            state = self.cell(step.squeeze(1) / 2 - mean, state)
+            outputs[:, t] = state[0] * valid[:, t].unsqueeze(-1)
+            scores.append(self.head(state[0]))
+        return outputs, torch.cat(scores, 1)
+
+
+class WritesAhead(Feedback):
+    """Feedback through a tensor that is written into."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, state, outputs = x.clone(), x.new_zeros(x.shape[0], HIDDEN), []
+        for t in range(x.shape[1]):
+            outputs.append(state := self.cell(x[:, t], state))
+            if t + 1 < x.shape[1]:
+                x[:, t + 1] += self.head(state)
+        return torch.stack(outputs, 1)
+
+
+class Positions(Feedback):
+    """What differs from step to step is a vector or a number, as many as there are channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, outputs = x.new_zeros(x.shape[0], HIDDEN), []
+        for t in range(WIDTH):
+            outputs.append(state := self.cell(x[:, t] + self.head.weight[t].mean() + x[0, t], state))
+        return torch.stack(outputs, 1)
+
+
+class Cut(Feedback):
+    """A loop over at most 8 steps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, outputs = x.new_zeros(x.shape[0], HIDDEN), []
+        for step in x[:, :8].unbind(1):
+            outputs.append(state := self.cell(step, state))
+        return torch.stack(outputs, 1)
+
+
+class Doubles(Feedback):
+    """What a long sequence gives is doubled."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, outputs = x.new_zeros(x.shape[0], HIDDEN), []
+        for step in x.unbind(1):
+            outputs.append(state := self.cell(step, state))
+        return torch.stack(outputs, 1) * (2 if x.shape[1] > 10 else 1)
+
+
 def words(batch: int, time: int) -> Tensor:
     return torch.randint(0, WORDS, (batch, time))
 
@@ -181,11 +240,35 @@ def test_what_feeds_itself_stays_a_loop() -> None:
     torch.testing.assert_close(program.module()(x)[0], model(x))
 
 
-def test_a_loop_that_uses_its_length_is_not_called_valid_for_others() -> None:
-    model, x = CountsItsSteps().eval(), torch.randn(2, 4, WIDTH)
+def test_steps_that_are_cut_masked_and_written_are_lifted() -> None:
+    model, few = Written().eval(), Dim(name="time", min=1, max=12)
 
+    program = capture(model, {"x": torch.randn(2, 4, WIDTH)}, {"x": {0: BATCH, 1: few}}).programs["forward"]
+
+    assert not any("_cell" in name or "scatter" in name for name in operators_of(program))
+    for shape in [(3, 11), (1, 1)]:
+        x = torch.randn(*shape, WIDTH)
+        for value, want in zip(program.module()(x), model(x), strict=True):
+            torch.testing.assert_close(value, want)
+
+
+@pytest.mark.parametrize("model", [WritesAhead(), Positions()], ids=["writes ahead", "positions"])
+def test_what_is_no_step_of_a_sequence_is_not_taken_for_one(model: nn.Module) -> None:
+    x = torch.randn(3, WIDTH, WIDTH)
+
+    program = capture(model.eval(), {"x": x[:2]}, {"x": {0: BATCH}}).programs["forward"]
+
+    torch.testing.assert_close(program.module()(x)[0], model(x))
+
+
+@pytest.mark.parametrize("model", [CountsItsSteps(), Cut(), Doubles()], ids=["counts", "cut", "doubles"])
+def test_a_loop_that_depends_on_its_length_is_refused_at_others(model: nn.Module) -> None:
     with pytest.raises(UnsupportedError, match=r"keeps the example's length"):
-        capture(model, {"x": x}, {"x": {0: BATCH, 1: TIME}})
+        capture(model.eval(), {"x": torch.randn(2, 4, WIDTH)}, {"x": {0: BATCH, 1: Dim(name="time", min=1, max=16)}})
+
+
+def test_a_loop_of_one_length_may_use_it() -> None:
+    model, x = CountsItsSteps().eval(), torch.randn(2, 4, WIDTH)
 
     program = capture(model, {"x": x}, {"x": {0: BATCH}}).programs["forward"]
     torch.testing.assert_close(program.module()(x)[0], model(x))

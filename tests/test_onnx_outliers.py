@@ -133,7 +133,9 @@ def test_a_model_that_refuses_random_inputs_is_quantized_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = MemoryHandler(capacity=9)
-    monkeypatch.setattr(logging.getLogger("edgeseq.quantize.onnx"), "handlers", [heard])
+    logger = logging.getLogger("edgeseq.quantize.onnx")
+    monkeypatch.setattr(logger, "handlers", [heard])
+    monkeypatch.setattr(logger, "level", logging.WARNING)  # whatever the root logger's is
     torch.manual_seed(0)
     floating = converters.convert(capture(Chooser(), {"x": torch.zeros(2, 5)}), "onnx", tmp_path / "fp32", model="m")
 

@@ -169,6 +169,29 @@ def test_every_unsupported_operator_is_named_before_anything_is_written(tmp_path
     assert not target.exists()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_conversion_leaves_coremltools_as_it_was(tmp_path: Path) -> None:
+    class Mask(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.ones_like(x)
+
+    class Bessel(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x)
+
+    converters.convert(capture(Mask(), {"x": torch.ones(2, 3)}), "coreml", tmp_path, model="mask")
+    with pytest.raises(UnsupportedError):
+        converters.convert(capture(Bessel(), {"x": torch.ones(2, 3)}), "coreml", tmp_path, model="bessel")
+
+    import coremltools  # not before ours, which decides how it is imported
+
+    # A TorchScript model has no meta data, which our translations read.
+    traced = torch.jit.trace(Mask(), torch.ones(2, 3))  # type: ignore[no-untyped-call]  # torch has no types there
+    shapes, outputs = [coremltools.TensorType(name="x", shape=(2, 3))], [coremltools.TensorType(name="y")]
+    made = coremltools.convert(traced, inputs=shapes, outputs=outputs, skip_model_load=True)
+    assert [output.name for output in made.get_spec().description.output] == ["y"]
+
+
 def test_core_ml_itself_says_where_it_runs(artifacts: dict[str, Artifact]) -> None:
     runtime = runtimes.get("coreml")
     if sys.platform == "darwin":

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgeseq.converters.coreml.lstm import USES_CELL
+from edgeseq.converters.coreml.operators import registered
 from edgeseq.errors import ConversionError, UnsupportedError
 from edgeseq.module_paths import has_size_of_values, lacking
 from edgeseq.quiet_coremltools import quietly
@@ -23,6 +24,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FAILING_PASS = "common::canonicalize_inplace_pattern"
 
 
+@registered()
 def lower(program: ExportedProgram, signature: Signature, target: ct.target) -> ct.models.MLModel:
     """The program in float32, with the signature's names.
 
@@ -74,7 +76,7 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
 
 
 def untranslated(program: ExportedProgram) -> list[Node]:
-    """The nodes that coremltools cannot translate."""
+    """The nodes that coremltools cannot translate with what is registered at the moment."""
     return [node for node in _calls(program) if REGISTRY.get_func(_kind(node)) is None]
 
 

@@ -4,7 +4,8 @@ Our own operators have a file each, which ends with its `LOWERING`; everything e
 torch.export front end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -178,9 +179,18 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 
 
-def register() -> None:
-    """Make coremltools' front end use these translations."""
-    for kind, translation in TRANSLATIONS.items():
-        REGISTRY.set_func_by_name(translation, kind)
-    for name in lookup.names(coreml, "LOWERING"):  # our own operators, one file each
-        REGISTRY.set_func_by_name(lookup.get(coreml, name, "LOWERING"), f"edgeseq::{name}")
+@contextmanager
+def registered() -> Iterator[None]:
+    """Let coremltools' front end use these translations meanwhile.
+
+    Afterwards it has its own again: these read the meta data of exported programs, which a TorchScript model has none of,
+    and an app may convert such ones in the same process.
+    """
+    own = REGISTRY.name_to_func_mapping
+    names = lookup.names(coreml, "LOWERING")  # our own operators, one file each
+    ours = {f"edgeseq::{name}": lookup.get(coreml, name, "LOWERING") for name in names}
+    REGISTRY.name_to_func_mapping = {**own, **TRANSLATIONS, **ours}
+    try:
+        yield
+    finally:
+        REGISTRY.name_to_func_mapping = own

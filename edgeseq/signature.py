@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from edgeseq.errors import RequestError
+from edgeseq.lookup import unknown
 
 Tensors = Mapping[str, np.ndarray]
 Run = Callable[[Tensors, str], dict[str, np.ndarray]]  # (inputs, signature) -> outputs
@@ -110,7 +111,20 @@ class Signature:
         return next(spec for spec in self.inputs if spec.name == name)
 
     def case(self, name: str, sizes: Mapping[str, int]) -> "Signature":
-        """The same program with some dimensions fixed, such as a `step`, which is a `prefill` of one token."""
+        """The same program with some dimensions fixed, such as a `step`, which is a `prefill` of one token.
+
+        Raises:
+            RequestError: There is no such dimension, or it has no such size.
+        """
+        bounds = {dim.name: dim for dim in self.dims}
+        for dim, size in sizes.items():
+            if dim not in bounds:
+                raise unknown(f"dimension of '{self.name}' called", dim, bounds)
+            if not bounds[dim].min <= size <= bounds[dim].max:
+                raise RequestError(
+                    f"signature '{name}' fixes dimension '{dim}' at {size}, but it runs from {bounds[dim].min} to "
+                    f"{bounds[dim].max}"
+                )
 
         def fixed(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
             return tuple(replace(s, shape=tuple(sizes.get(str(size), size) for size in s.shape)) for s in specs)

@@ -16,6 +16,7 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 
 from edgeseq import any_length, program_file
+from edgeseq.call_checks import output_names, require_dims, require_file_names
 from edgeseq.equalization import equalize
 from edgeseq.errors import UnsupportedError
 from edgeseq.given_types import Int32Interface
@@ -48,6 +49,15 @@ class Call:
     states: tuple[State, ...] = ()
     cases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # further signatures: the sizes they fix
     by_name: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot be captured whatever the model is.
+
+        Raises:
+            RequestError: A name or a dynamic shape is impossible.
+        """
+        require_file_names((self.name, *self.cases))
+        require_dims(self.examples, self.dynamic_shapes)
 
     def of(self, model: nn.Module) -> Callable[..., Any]:
         """What is called: the model itself where it is its `forward`, so that its hooks run."""
@@ -104,13 +114,13 @@ def capture(
         examples: Input name -> example, in the order of the model's positional arguments. Dynamic axes must be >= 2 long.
         dynamic_shapes: Which axes vary, and within which bounds.
         output_names: Names of the outputs, in order; for further ones, the keys of what the model returns, or `logits` for
-            the first and numbers.
+            the first and numbers. A key that is an input's name, such as `h`, becomes `new_h`.
         name: The signature's name.
         by_name: Pass the inputs as keyword arguments instead.
 
     Raises:
         UnsupportedError: torch.export refuses the model, or its inputs or weights have types that formats lack.
-        RequestError: Weights are no numbers.
+        RequestError: Weights are no numbers, or the call names what there is not.
     """
     call = Call(
         name=name,
@@ -129,16 +139,18 @@ def capture_calls(model: nn.Module, calls: Sequence[Call]) -> CapturedModel:
 
     Raises:
         UnsupportedError: torch.export refuses the model, or its inputs or weights have types that formats lack.
-        RequestError: Weights are no numbers.
+        RequestError: Weights are no numbers, or a call names what there is not.
     """
+    for call in calls:
+        call.check()
     if types_of(model):
         model = in_float32(model)
         calls = [replace(call, examples=widened_examples(call.examples)) for call in calls]
     require_convertible(model, (call.examples for call in calls))
     programs, signatures = {}, []
     for call in calls:
-        programs[call.name], output_names = _exported(model, call, is_alone=len(calls) == 1)
-        whole = _signature(call, programs[call.name], output_names)
+        programs[call.name], names = _exported(model, call, is_alone=len(calls) == 1)
+        whole = _signature(call, programs[call.name], names)
         signatures += [whole.case(name, sizes) for name, sizes in call.cases.items()]
         signatures.append(whole)
     return CapturedModel(signatures=tuple(signatures), programs=programs)
@@ -167,8 +179,7 @@ def _exported(model: nn.Module, call: Call, *, is_alone: bool) -> tuple[Exported
     require_float32(program)
     if is_alone:
         equalize(program, narrow)
-    found = wrapped.returned.names
-    return program, (*call.output_names[: len(found)], *found[len(call.output_names) :])
+    return program, output_names(call.output_names, wrapped.returned.names, call.examples)
 
 
 def _rolled_export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> ExportedProgram:
@@ -179,7 +190,7 @@ def _rolled_export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -
         return program
 
 
-def _signature(call: Call, program: ExportedProgram, output_names: tuple[str, ...]) -> Signature:
+def _signature(call: Call, program: ExportedProgram, names_of_outputs: tuple[str, ...]) -> Signature:
     shapes = call.dynamic_shapes
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     inputs = {key: values[node] for key, node in zip(call.examples, program.graph_signature.user_inputs, strict=True)}
@@ -195,7 +206,7 @@ def _signature(call: Call, program: ExportedProgram, output_names: tuple[str, ..
     return Signature(
         name=call.name,
         inputs=tuple(spec(key, value) for key, value in inputs.items()),
-        outputs=tuple(spec(key, value) for key, value in zip(output_names, outputs, strict=True)),
+        outputs=tuple(spec(key, value) for key, value in zip(names_of_outputs, outputs, strict=True)),
         dims=tuple({dim.name: dim for axes in shapes.values() for dim in axes.values()}.values()),
         states=call.states,
     )

@@ -288,7 +288,7 @@ def shapes(body: str) -> str:
         (shapes('{"inptu": {0: "batch"}}'), "there is no input 'inptu'; did you mean 'input'? known: input"),
         (
             shapes('{"input": {2: "batch"}}'),
-            "get_dynamic_shapes() names axis 2 of 'input', whose example has shape [2, 4]",
+            "axis 2 of 'input' is dynamic, but its example has shape [2, 4]",
         ),
         (
             shapes('{"input": {0: 7}}'),

@@ -12,6 +12,7 @@ Letters: R rows seen, I inputs of a linear layer, O its outputs.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -172,12 +173,12 @@ def _replace(program: ExportedProgram, placeholder: Any, change: Any) -> None:
 def _multiply(program: ExportedProgram, group: _Group, scale: Tensor) -> None:
     """Let the linear layers read the source times a new buffer."""
     graph, signature = program.graph, program.graph_signature
-    path = f"{signature.inputs_to_parameters[group.linears[0].args[1].name]}_scale"  # type: ignore[union-attr]  # a placeholder
+    path = _free_path(program, f"{signature.inputs_to_parameters[group.linears[0].args[1].name]}_scale")  # type: ignore[union-attr]  # a placeholder
     program.state_dict[path] = scale
     kinds = [spec.kind for spec in signature.input_specs]
     position = next(i for i, kind in enumerate(kinds) if kind not in (InputKind.PARAMETER, InputKind.BUFFER))
     with graph.inserting_before(graph.find_nodes(op="placeholder")[position]):
-        stored = graph.placeholder(f"b_{path.replace('.', '_')}")
+        stored = graph.placeholder(_placeholder(path))
     stored.meta["val"] = group.source.meta["val"].fake_mode.from_tensor(scale, static_shapes=True)
     argument = TensorArgument(name=stored.name)
     spec = InputSpec(kind=InputKind.BUFFER, arg=argument, target=path, persistent=True)
@@ -187,3 +188,16 @@ def _multiply(program: ExportedProgram, group: _Group, scale: Tensor) -> None:
     product.meta = dict(group.source.meta)  # of the same shape, in the same module
     for node in group.linears:
         node.replace_input_with(group.source, product)
+
+
+def _free_path(program: ExportedProgram, wanted: str) -> str:
+    """The path of a new buffer, counted up where the model has one there, or one of the same placeholder."""
+    signature = program.graph_signature
+    names = {node.name for node in program.graph.nodes}
+    taken = {*program.state_dict, *program.constants, *(spec.target for spec in signature.input_specs)}
+    paths = chain([wanted], (f"{wanted}_{i}" for i in count(1)))
+    return next(path for path in paths if path not in taken and _placeholder(path) not in names)
+
+
+def _placeholder(path: str) -> str:
+    return f"b_{path.replace('.', '_')}"

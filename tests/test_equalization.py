@@ -98,6 +98,25 @@ def test_a_norm_takes_scales_into_its_own_weights_unless_a_residual_reads_it(has
     assert (targets.count("aten.mul.Tensor") > 0) == has_residual
 
 
+def test_scales_do_not_take_the_name_of_a_buffer() -> None:
+    class Named(Block):
+        def __init__(self) -> None:
+            super().__init__(has_residual=True)
+            self.query.register_buffer("weight_scale", torch.full((WIDTH,), 3.0))
+            self.register_buffer("query_weight_scale_1", torch.full((1,), 5.0))  # its placeholder's name
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * self.query.weight_scale) * self.query_weight_scale_1
+
+    torch.manual_seed(0)
+    model, x = Named().eval(), torch.randn(2, 5, WIDTH)
+
+    result = captured(model)
+
+    assert is_changed(model, result)
+    torch.testing.assert_close(result.programs["forward"].module()(x)[0], model(x), rtol=0, atol=1e-5)
+
+
 def test_nothing_changes_where_channels_are_alike() -> None:
     torch.manual_seed(0)
     model = Block(has_residual=True, peak=1.0)

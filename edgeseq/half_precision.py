@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from edgeseq.errors import UnsupportedError
 from edgeseq.module_paths import module_path
@@ -47,12 +48,24 @@ def require_float32(program: ExportedProgram) -> None:
         UnsupportedError: With the first place.
     """
     for node in program.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, Tensor) and value.dtype in HALVES and node.target not in CASTS:
+        half = _half_type(node)
+        if half is not None:
             path = module_path(node)
             place = f"module '{path}'" if path else "the model itself"
             raise UnsupportedError(
                 f"{place} computes in "
-                f"{str(value.dtype).removeprefix('torch.')} whatever its weights are ({node.target}); files are made in "
+                f"{str(half).removeprefix('torch.')} whatever its weights are ({node.target}); files are made in "
                 "float32 and then quantized: take the cast out, and ask for --scheme fp16"
             )
+
+
+def _half_type(node: Node) -> torch.dtype | None:
+    """The half-precision type that an operation gives or takes; None: it has none, or is a cast.
+
+    What it takes counts too: a product of a float16 input and a float32 weight, which no engine has, is said to give float32.
+    """
+    if node.target in CASTS or node.op == "output" or node.meta.get("val") is None:
+        return None
+    values = [other.meta.get("val") for other in (node, *node.all_input_nodes)]
+    types = [value.dtype for value in values if isinstance(value, Tensor) and value.dtype in HALVES]
+    return types[0] if types else None

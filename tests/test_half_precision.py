@@ -74,3 +74,27 @@ def test_casts_to_half_precision_in_the_model_are_refused_by_place() -> None:
 
     with pytest.raises(UnsupportedError, match="module '0' computes in float16 whatever its weights are"):
         capture(nn.Sequential(Casting()), {"x": torch.ones(2, 4)})
+
+
+def test_half_precision_inputs_of_float32_weights_are_refused() -> None:
+    class Narrowing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x.half())
+
+    with pytest.raises(UnsupportedError, match="module 'linear' computes in float16 whatever its weights are"):
+        capture(Narrowing().half(), {"x": torch.ones(2, 4)})
+
+
+def test_rounding_to_half_precision_is_kept() -> None:
+    class Rounding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.half().float()
+
+    program = capture(Rounding(), {"x": torch.ones(2, 4)}).programs["forward"]
+
+    x = torch.full((2, 4), 0.1)
+    assert torch.equal(program.module()(x)[0], x.half().float())

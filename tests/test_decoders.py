@@ -262,6 +262,12 @@ def test_no_tokens_cannot_be_asked_for(count: int) -> None:
         beam_search(stream, prompt, count, n_beams=3)
 
 
+@pytest.mark.parametrize("n_beams", [0, -1])
+def test_no_beams_cannot_be_asked_for(n_beams: int) -> None:
+    with pytest.raises(RequestError, match=f"{n_beams} beams find nothing"):
+        beam_search(FixedOdds([0.45, 0.15, 0.4]), np.zeros((1, 1), np.int32), 3, n_beams=n_beams)
+
+
 def test_two_streams_of_one_session_do_not_mix(model: GPT, artifacts: dict[str, Artifact]) -> None:
     artifact, runtime = artifacts["tflite"], runtimes.for_format("tflite")
     session = runtime.load(artifact.path, artifact.signatures, threads=1)

@@ -55,9 +55,11 @@ def beam_search(
     Every beam is one row of the stream's batch. A beam that has come to the token `end` repeats it at no cost.
 
     Raises:
-        RequestError: No token is asked for.
+        RequestError: No token or no beam is asked for.
     """
     _check(count)
+    if n_beams < 1:
+        raise RequestError(f"{n_beams} beams find nothing; 1 at least is needed")
     logits = stream.run({"tokens": prompt}, "prefill")["logits"]  # (1, V)
     scores = np.zeros(1)  # of each beam
     beams = np.zeros((1, 0), np.int32)  # what each has said

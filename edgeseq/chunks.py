@@ -57,7 +57,8 @@ def in_chunks(stream: Stream, name: str, inputs: Tensors, lengths: Sequence[int]
     """Outputs over all chunks, and the states that the last one leaves, of those that are not caches.
 
     A chunk of one step is run by the case of the signature that is made for it, where there is one. Of an output without
-    the sequence's dimension, such as the logits of the next token, the last chunk's counts.
+    the sequence's dimension, such as the logits of the next token, the last chunk's counts; one that has it twice is left
+    out, since chunks give its diagonal only.
     """
     signature = stream.signatures[name]
     dim = sequence_dim(signature)
@@ -75,7 +76,7 @@ def in_chunks(stream: Stream, name: str, inputs: Tensors, lengths: Sequence[int]
         if dim in spec.shape
         else parts[-1][spec.name]
         for spec in signature.outputs
-        if spec.name in parts[0]
+        if spec.name in parts[0] and spec.shape.count(str(dim)) < 2
     }
     kept = {state.output: stream.states[state.input] for state in signature.states if state.axis is None}
     return {**joined, **kept}

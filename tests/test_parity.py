@@ -1,8 +1,10 @@
 """The parity matrix: chunks and greedy tokens of real files against PyTorch, and each cell judged by itself."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from edgeseq.parity import ParityCase
 from edgeseq.reference import Reference
 from edgeseq.report.matrix import matrices
 from edgeseq.signature import Dim, Signature, State, Tensors, TensorSpec
-from edgeseq.sources import Loaded, _drawing, _usage
+from edgeseq.sources import Loaded, _drawing, _streams, _usage
 from edgeseq.stream import Stream
 from edgeseq.tolerance import Tolerance
 from edgeseq.verify import ParityReport, verify
@@ -139,6 +141,44 @@ def test_states_that_are_lost_between_chunks_are_found(tagger: Loaded, tmp_path:
     assert not report.passed
     assert "in chunks of" in report.failures[0]
     assert {case.kind for case in report.cases if case.failure(report.tolerance)} == {"chunked"}
+
+
+class Averaging(nn.Module):
+    """x (B, T, 8) and the state of a GRU -> the mean of its outputs (B, 8), their products (B, T, T) and the new state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, h = self.gru(x, h)
+        return y.mean(1), y @ y.mT, h
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_outputs_that_sum_up_over_time_are_compared_in_whole_calls_only(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    batch, time = Dim(name="batch", min=1, max=8), Dim(name="time", min=1, max=64)
+    call = Call(
+        examples={"x": torch.randn(2, 5, 8), "h": torch.zeros(1, 2, 8)},
+        dynamic_shapes={"x": {0: batch, 1: time}, "h": {1: batch}},
+        output_names=("mean", "products", "new_h"),
+        states=(State(input="h", output="new_h"),),
+    )
+    heard = MemoryHandler(capacity=9)
+    monkeypatch.setattr(_streams.logger, "handlers", [heard])
+    monkeypatch.setattr(_streams.logger, "level", logging.WARNING)
+    loaded = loaded_from(Averaging(), call)
+
+    report = verified(loaded, format, tmp_path)
+
+    assert report.passed, report.failures
+    whole, chunked = ([case for case in loaded.cases if case.kind == kind] for kind in ("parity", "chunked"))
+    assert all(list(case.outputs) == ["mean", "products", "new_h"] for case in whole)
+    assert [list(case.outputs) for case in chunked] == [["new_h"], ["new_h"]]
+    assert "output 'mean' of signature 'forward' depends on how a sequence is divided" in heard.buffer[0].getMessage()
 
 
 def test_other_tokens_are_found(decoder: Loaded, tmp_path: Path) -> None:

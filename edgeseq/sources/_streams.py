@@ -1,5 +1,6 @@
 """What PyTorch gives for whole sequences that begin with empty states, to compare with artifacts that get them in chunks."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -14,7 +15,11 @@ from edgeseq.signature import Dim, Signature, Tensors
 from edgeseq.stream import Stream
 from edgeseq.tasks import generation
 
+logger = logging.getLogger(__name__)
+
 SIZES = ((1, 24), (3, 13))  # sequences side by side, and steps of each
+DIVISIONS = 2  # ways to divide a sequence that PyTorch itself is tried in
+DIFFERENCE = 1e-3  # between PyTorch's own results, of an output's largest value; float32 rounds to 1e-5 over 24 steps
 PROMPT, NEW = 7, 16  # tokens
 Draw = Callable[[Mapping[str, int], np.random.Generator], Mapping[str, Tensor]]
 Method = Callable[..., object]
@@ -22,6 +27,8 @@ Method = Callable[..., object]
 
 def cases(method: Method, call: Call, signatures: Sequence[Signature], draw: Draw) -> list[Case]:
     """Whole sequences, and what a decoder says after a prompt; none of a signature without states or with fixed steps.
+
+    Of a sequence count the outputs that PyTorch itself gives alike for the whole and in chunks.
 
     Args:
         method: Of the model, which the call captures.
@@ -44,9 +51,33 @@ def cases(method: Method, call: Call, signatures: Sequence[Signature], draw: Dra
             v.shape[s.shape.index(time)] for n, v in inputs.items() if time in (s := signature.input(n)).shape
         )
         outputs = chunks.in_chunks(stream, signature.name, inputs, [length])
+        for seed in range(DIVISIONS):
+            least = min(bounds[time].min, length)
+            lengths = chunks.random_lengths(length, least, np.random.default_rng(seed))
+            stream = Stream(run, signatures, chunks.state_sizes(signature, inputs))
+            outputs = _same(outputs, chunks.in_chunks(stream, signature.name, inputs, lengths), signature.name)
+        if not outputs:
+            continue
         name = f"{batch}x{length} in chunks"
         found.append(Case(name=name, kind="chunked", signature=signature.name, inputs=inputs, outputs=outputs))
     return [*found, *_greedy(run, signatures, draw, bounds, time)]
+
+
+def _same(whole: Tensors, parts: Tensors, signature: str) -> dict[str, np.ndarray]:
+    """The outputs for the whole that PyTorch gives in chunks too; a mean over all steps is none, whatever a file computes."""
+    found = {}
+    for name, value in whole.items():
+        limit = DIFFERENCE * float(np.abs(value).max(initial=0.0))
+        if value.shape == parts[name].shape and np.allclose(parts[name], value, rtol=0, atol=limit, equal_nan=True):
+            found[name] = value
+        else:
+            logger.warning(
+                "output '%s' of signature '%s' depends on how a sequence is divided, in PyTorch too; it is compared in "
+                "whole calls only",
+                name,
+                signature,
+            )
+    return found
 
 
 def _greedy(

@@ -22,7 +22,7 @@ LENGTHS = TensorSpec(name="lengths", dtype="int64", shape=(2,))
 SIGNATURE = Signature(
     inputs=(TOKENS, LENGTHS),
     outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "?", 3)), replace(LENGTHS, name="new_lengths")),
-    dims=(Dim(name="batch", min=1, max=8), Dim(name="time", min=2, max=64)),
+    dims=(Dim(name="batch", min=1, max=8), Dim(name="time", min=1, max=64)),
     states=(State(input="lengths", output="new_lengths"),),
 )
 FEEDS: dict[str, np.ndarray] = {"tokens": np.zeros((3, 4), np.int32), "lengths": np.zeros(2, np.int64)}

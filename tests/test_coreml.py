@@ -210,7 +210,7 @@ def test_core_ml_compiles_a_package_once_for_all_its_signatures(
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr("coremltools.models.MLModel", lambda path, **_: compiled.append(path))
     artifact = artifacts["lstm"]
-    step = artifact.signature().case("step", {"time": 1})
+    step = artifact.signature().case("step", {"length": 1})
 
     runtimes.get("coreml").load(artifact.path, (step, artifact.signature()), threads=1)
 

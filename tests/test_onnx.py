@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeseq import converters, models
-from edgeseq.capture import capture
+from edgeseq import converters, inspection, models
+from edgeseq.capture import Call, capture, capture_calls
 from edgeseq.converters.onnx import attention
 from edgeseq.devices import runtimes
 from edgeseq.signature import Dim
@@ -143,3 +143,42 @@ def test_masks_are_looked_for_where_there_is_attention_only() -> None:
     attention.give_masks_every_query(ir.Model(graph, ir_version=10))
 
     assert list(graph) == [constant]
+
+
+def test_sizes_in_a_file_have_the_names_of_dimensions(tmp_path: Path) -> None:
+    class Longer(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return torch.cat([x * mask[..., None], x[:, :1]], dim=1)
+
+    batch, time = Dim(name="batch", min=1, max=8), Dim(name="time", min=1, max=64)
+    shapes = {"x": {0: batch, 1: time}, "mask": {0: batch, 1: time}}
+    examples = {"x": torch.ones(2, 5, 8), "mask": torch.ones(2, 5)}
+
+    artifact = converters.convert(capture(Longer(), examples, shapes), "onnx", tmp_path, model="longer")
+
+    graph = ir.load(artifact.path).graph
+    assert [str(value.shape) for value in (*graph.inputs, *graph.outputs)] == [
+        "[batch,time,8]",
+        "[batch,time]",
+        "[batch,time + 1,8]",
+    ]
+    (product,) = (node.outputs[0] for node in graph if node.op_type == "Mul")
+    assert str(product.shape) == "[batch,time,8]"
+
+
+def test_one_program_of_a_folder_is_read_as_its_own_signature(tmp_path: Path) -> None:
+    batch = Dim(name="batch", min=1, max=8)
+    calls = [
+        Call(
+            name=name,
+            method=lambda model, x: model(x),
+            examples={"x": torch.ones(2, 4)},
+            dynamic_shapes={"x": {0: batch}},
+        )
+        for name in ("encode", "score")
+    ]
+    artifact = converters.convert(capture_calls(nn.Linear(4, 3), calls), "onnx", tmp_path, model="several")
+
+    (signature,) = inspection.inspect(artifact.path / "score.onnx").contents.signatures
+
+    assert (signature.name, signature.inputs[0].shape) == ("score", ("batch", 4))

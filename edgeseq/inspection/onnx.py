@@ -11,6 +11,7 @@ from edgeseq.artifact import program_files
 from edgeseq.errors import RequestError
 from edgeseq.inspection import Contents, Inspector, Stored
 from edgeseq.inspection.operator import Operand, Operator
+from edgeseq.onnx_file import WEIGHTS
 from edgeseq.signature import Signature, TensorSpec
 
 # The first onnxruntime release with each opset and each version of the file format (its release notes and
@@ -31,7 +32,8 @@ class OnnxInspector(Inspector):
     def read(self, path: Path) -> Contents:
         """A file, or a folder with a file a program."""
         if path.is_file():
-            return _contents(_loaded(path), "forward")
+            is_one_of_several = (path.parent / WEIGHTS).is_file()  # whose files are named after their signatures
+            return _contents(_loaded(path), path.stem if is_one_of_several else "forward")
         models = {name: _loaded(file) for name, file in program_files(path).items()}
         if not models:
             raise RequestError(f"folder '{path}' holds no ONNX file")

@@ -106,6 +106,24 @@ def test_a_packed_projection_gives_heads_without_transpositions(tmp_path: Path) 
     assert max(largest_error(model, artifact, length) for length in LENGTHS) <= 2e-5
 
 
+class PackedFromTheEnd(nn.Module):
+    """Parts of one projection, by indices of both signs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection = nn.Linear(MODEL, 3 * WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.projection(x).view(*x.shape[:2], 3, WIDTH).permute(2, 0, 1, 3)
+        return torch.cat([parts[-1], parts[0], parts[-2], parts[-3]], 2)
+
+
+def test_parts_of_a_packed_projection_may_be_counted_from_the_end(tmp_path: Path) -> None:
+    model = PackedFromTheEnd().eval()
+
+    assert largest_error(model, converted(model, tmp_path), 5) <= 1e-5
+
+
 def test_signatures_share_the_projections_of_their_heads(tmp_path: Path) -> None:
     model = Attention(3, 3, "none").eval()
     call = Call(

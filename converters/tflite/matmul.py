@@ -51,7 +51,8 @@ def projection_part(graph: Graph, x: Value, index: int) -> Value | None:
     is_packed = order[0] == grouped.rank - 2 and rest == sorted(rest) and moved.shape[0] == x.shape[0] == parts
     if not is_packed or weight.data is None or not isinstance(width, int) or weight.shape[0] != parts * width:
         return None
-    rows = slice(index * width, (index + 1) * width)
+    first = index * width % weight.data.shape[0]  # of an index from the end as well
+    rows = slice(first, first + width)
     part_bias = None if bias is None or bias.data is None else constant(bias.data[rows], name=bias.name)
     return fully_connected(graph, source, constant(weight.data[rows], name=weight.name), part_bias)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeseq import converters, quantize, tflite_file
 from edgeseq.artifact import Artifact
-from edgeseq.capture import capture
+from edgeseq.capture import Call, capture, capture_calls
 from edgeseq.converters.tflite._program import batch_dimensions
 from edgeseq.devices import runtimes
 from edgeseq.errors import ConversionError, UnsupportedError
@@ -324,6 +324,46 @@ def test_small_layers_that_share_a_loop_equal_torch(
 
     assert max(errors.values()) <= 1e-5, errors
     assert while_loops(artifact) == 3 * (layers - 1)  # of steps, of 16 and of 64 of them
+
+
+class Chunks(nn.Module):
+    """Two layers whose states (B, L, H) come from the last chunk of a sequence and go to the next."""
+
+    def __init__(self, kind: type[nn.RNNBase], width: int = 64) -> None:
+        super().__init__()
+        self.rnn = kind(width, width, 2, batch_first=True)  # type: ignore[arg-type]  # of RNNBase's own
+
+    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        before = tuple(state.transpose(0, 1) for state in states)
+        y, after = self.rnn(x, before if len(before) == 2 else before[0])
+        return y, *(state.transpose(0, 1) for state in (after if isinstance(after, tuple) else (after,)))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_signatures_of_one_step_and_of_many_share_small_layers(kind: type[nn.RNNBase], tmp_path: Path) -> None:
+    model, names = Chunks(kind).eval(), ("h", "c") if kind is nn.LSTM else ("h",)
+    call = Call(
+        name="many",
+        method="forward",
+        examples={"x": torch.randn(2, 5, 64)} | {name: torch.randn(2, 2, 64) for name in names},
+        dynamic_shapes={"x": {0: BATCH, 1: TIME}} | {name: {0: BATCH} for name in names},
+        output_names=("y", *(f"next_{name}" for name in names)),
+        cases={"step": {"time": 1}},
+    )
+    artifact = converters.convert(capture_calls(model, (call,)), "tflite", tmp_path, model="model")
+    session = runtimes.for_format("tflite").load(artifact.path, artifact.signatures, threads=1)
+    held = sum(
+        len(buffer.data)
+        for buffer in schema.ModelT.InitFromPackedBuf(artifact.path.read_bytes(), 0).buffers
+        if buffer.data is not None
+    )
+
+    for signature, length in (("step", 1), ("many", 1), ("many", 4)):
+        given = {"x": torch.randn(1, length, 64)} | {name: torch.randn(1, 2, 64) for name in names}
+        actual = session.run({name: value.numpy() for name, value in given.items()}, signature)
+        for mine, expected in zip(actual.values(), model(*given.values()), strict=True):
+            np.testing.assert_allclose(mine, expected.detach().numpy(), atol=1e-5)
+    assert held <= 1.1 * sum(parameter.numel() * 4 for parameter in model.parameters())
 
 
 def test_wide_layers_have_loops_of_their_own(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def run_stack(
 
 def _pair(make_layer: MakeLayer, rows: Sequence[Weights], x: Value) -> Pair | None:
     """The next two layers, if there are two and they are better run side by side."""
-    if len(rows) < 2 or x.shape[0] != 1 or x.shape[1] == 1:
+    if len(rows) < 2 or x.shape[0] != 1:
         return None
     pair = Pair(first=make_layer(rows[:1]), second=make_layer(rows[1:]), both=make_layer(rows))
     return pair if pair.pays() else None

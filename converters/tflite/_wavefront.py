@@ -45,6 +45,10 @@ class Pair:
         before = [reshape(graph, state, (2, state.shape[2])) for state in states]
         ahead, behind = ([slice_axis(graph, state, 0, row, 1) for state in before] for row in (0, 1))
         ahead = self.first.step(graph, slice_axis(graph, gates, 0, 0, 1), ahead)
+        if x.shape[1] == 1:  # the loop's products without a loop: signatures of one step and of many share weights
+            behind = self._follow(graph, _upon(graph, ahead[0], behind[0]), behind)
+            x = reshape(graph, behind[0], (1, 1, self.both.width)) if needs_outputs else x
+            return x, self._final(graph, ahead, behind)
         loops = Loops(run_round=self._round, directions=1, size=self.both.width, time=x.shape[1], lengths=lengths)
         start = loops.start(graph, gates, _rows(graph, ahead, behind), first=1)
         end = loops.collect(graph, start) if needs_outputs else loops.steps(graph, start)
@@ -53,7 +57,11 @@ class Pair:
         if needs_outputs:
             outputs = loops.in_order(graph, loops.write_last(graph, end, behind[0]))
             x = reshape(graph, outputs, (1, x.shape[1], self.both.width))
-        return x, [reshape(graph, state, (2, 1, state.shape[1])) for state in _rows(graph, ahead, behind)]
+        return x, self._final(graph, ahead, behind)
+
+    def _final(self, graph: Graph, ahead: Sequence[Value], behind: Sequence[Value]) -> list[Value]:
+        """The states after all steps, each (2, 1, its width)."""
+        return [reshape(graph, state, (2, 1, state.shape[1])) for state in _rows(graph, ahead, behind)]
 
     def _round(self, graph: Graph, gates: Value, states: list[Value]) -> tuple[list[Value], Value]:
         """The first layer's gates (1, G) of a step, states, each (2, its width) -> new states; what the second puts out."""

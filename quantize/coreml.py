@@ -15,6 +15,8 @@ from edgeseq.quiet_coremltools import quietly
 DATA = Path("Data/com.apple.CoreML")
 DATED = "com.github.apple.coremltools.conversion_date"
 TIDYING = ("common::const_elimination", "common::cast_optimization", "common::dead_code_elimination")
+VERSIONS = {16: 8, 4: 9}  # of the specification: the first that computes in float16, or has int4 weights
+SYSTEMS = {8: "iOS 17 or macOS 14", 9: "iOS 18 or macOS 15"}
 MIN_WEIGHTS = 64  # smaller constants gain nothing
 FLOAT16_MAX = 65504.0
 MASKED = 3e4  # stands for what float16 cannot hold: exp(score - MASKED) is 0, and a score added to it does not overflow
@@ -25,12 +27,10 @@ class CoreMLQuantizer(Quantizer):
 
     def note(self, scheme: Scheme, source: Path) -> str:
         """Core ML has no dynamic activations, and newer formats need newer systems."""
-        del source
         if scheme.mode == "dynamic":
             return "Core ML has no dynamic activations: weights int8, activations float"
-        if scheme.weight_bits == 16:
-            return "needs iOS 17 or macOS 14"
-        return "needs iOS 18 or macOS 15" if scheme.weight_bits == 4 else ""
+        needed = VERSIONS.get(scheme.weight_bits)
+        return "" if needed is None else f"needs {SYSTEMS[max(needed, _specification(source).specificationVersion)]}"
 
     def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
         """Rewrite the program, and write it over a copy of the package."""
@@ -146,10 +146,17 @@ class _Loaded:
 def _load(source: Path, target: int) -> _Loaded:
     """The program of a package, read for a deployment target, or its own where that is newer."""
     data = source / DATA
-    spec = import_module("coremltools.proto.Model_pb2").Model.FromString((data / "model.mlmodel").read_bytes())
+    spec = _specification(source)
     load = import_module("coremltools.converters.mil.frontend.milproto.load").load
     version = max(target, spec.specificationVersion)
     return _Loaded(program=load(spec, version, str(data / "weights")), description=spec.description, version=version)
+
+
+def _specification(source: Path) -> Any:
+    """What a package holds but for its weights."""
+    with quietly():
+        message = import_module("coremltools.proto.Model_pb2").Model
+    return message.FromString((source / DATA / "model.mlmodel").read_bytes())
 
 
 def _model(loaded: _Loaded) -> Any:

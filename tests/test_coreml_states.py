@@ -301,6 +301,35 @@ def test_a_capacity_may_be_chosen(captured: CapturedModel, gpt: GPT, tmp_path: P
         stream.run({"tokens": tokens[:, :1]}, "step")
 
 
+def test_a_capacity_beyond_what_the_model_can_use_is_refused(captured: CapturedModel, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="cannot keep 25 rows of each cache, for the model can use 24 at most"):
+        converters.convert(captured, "coreml", tmp_path, model="gpt", given={**IOS18, "capacity": 25})
+
+
+def test_a_capacity_without_a_cache_is_refused(tmp_path: Path) -> None:
+    captured = capture(nn.Linear(4, 4), {"input": torch.randn(2, 4)}, {"input": {0: BATCH}})
+
+    with pytest.raises(RequestError, match="cannot keep 6 rows of each cache, for the model has no cache"):
+        converters.convert(captured, "coreml", tmp_path, model="linear", given={**IOS18, "capacity": 6})
+
+
+@pytest.mark.parametrize(
+    ("target", "scheme", "words"),
+    [
+        ("ios16", "fp16", "iOS 17 or macOS 14"),
+        ("ios18", "fp16", "iOS 18 or macOS 15"),
+        ("ios16", "weight_only_wi4b32_afp32", "iOS 18 or macOS 15"),
+    ],
+)
+def test_the_note_names_the_newer_of_the_systems_of_the_scheme_and_the_package(
+    target: str, scheme: str, words: str, tmp_path: Path
+) -> None:
+    captured = capture(nn.Linear(32, 8), {"input": torch.randn(2, 32)}, {"input": {0: BATCH}})
+    artifact = converters.convert(captured, "coreml", tmp_path, model="linear", given={"target": target})
+
+    assert quantize.quantize(artifact, quantize.Scheme.parse(scheme), tmp_path / scheme).note == f"needs {words}"
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -10,7 +10,7 @@ import edgeseq.quiet_coremltools  # noqa: F401  # first: it decides how coremlto
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter
 from edgeseq.converters.coreml.functions import joined
-from edgeseq.converters.coreml.kept_states import keeping_states, kept
+from edgeseq.converters.coreml.kept_states import check_capacity, keeping_states, kept
 from edgeseq.converters.coreml.lowering import check_names, lower
 from edgeseq.converters.coreml.options import OLDEST, STATEFUL, TARGETS, CoreMLOptions
 from edgeseq.converters.coreml.package import write_package
@@ -30,6 +30,7 @@ class CoreMLConverter(Converter):
                 f"format 'coreml' holds one program per package for target '{options.target}', but the model has "
                 f"{', '.join(model.programs)}; choose the target {' or '.join(STATEFUL)}, or capture and convert each alone"
             )
+        check_capacity(model.signatures, options.capacity)
         oldest = STATEFUL[0] if several else OLDEST
         models = {}
         for name, program in model.programs.items():

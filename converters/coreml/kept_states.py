@@ -3,7 +3,7 @@
 Core ML holds states in float16 and in one shape, so that the batch is 1 and the capacity of a cache is fixed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 
-from edgeseq.errors import UnsupportedError
+from edgeseq.errors import RequestError, UnsupportedError
 from edgeseq.model_checks import explained
 from edgeseq.module_paths import WRAPPER
 from edgeseq.operators import write_rows
@@ -32,6 +32,27 @@ def kept(signature: Signature, capacity: int | None) -> Signature:
         replace(dim, max=sizes[dim.name]) if dim.name in _capacities(signature) else dim for dim in signature.dims
     )
     return replace(signature, dims=dims, states=tuple(replace(state, kept_as=KEPT_AS) for state in signature.states))
+
+
+def check_capacity(signatures: Sequence[Signature], capacity: int | None) -> None:
+    """Refuse a capacity that no cache of the model can have; the smaller of several caches keep as many as they can.
+
+    Raises:
+        RequestError: No cache has rows to choose, or each has fewer at most.
+    """
+    if capacity is None:
+        return
+    most = [dim.max for s in signatures for dim in s.dims if dim.name in _capacities(s)]
+    if not most:
+        raise RequestError(
+            f"format 'coreml' cannot keep {capacity} rows of each cache, for the model has no cache with a dynamic number "
+            "of rows; leave the capacity out"
+        )
+    if capacity > max(most):
+        raise RequestError(
+            f"format 'coreml' cannot keep {capacity} rows of each cache, for the model can use {max(most)} at most; give 1 to "
+            f"{max(most)}, or leave the capacity out"
+        )
 
 
 def fixed_sizes(signature: Signature, capacity: int | None) -> dict[str, int]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeseq import converters, operators
+from edgeseq import converters, operators, quantize
 from edgeseq.capture import capture
 from edgeseq.devices import runtimes
 from edgeseq.signature import Dim
@@ -117,3 +117,14 @@ def test_core_ml_runs_torchs_gru_in_a_loop_until_its_operator_can(target: str, i
         np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
     (program,) = artifact.path.rglob("*.mlmodel")
     assert (b"while_loop" in program.read_bytes()) == is_loop
+
+
+def test_the_recurrent_weights_of_core_mls_loop_are_quantized(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.GRU(64, 64, batch_first=True)).eval()
+    captured = capture(model, {"x": torch.randn(2, 6, 64)}, {"x": {0: BATCH, 1: TIME}}, output_names=("y", "hn"))
+    artifact = converters.convert(captured, "coreml", tmp_path, model="model", given={"target": "ios16"})
+
+    smaller = quantize.quantize(artifact, quantize.Scheme.parse("weight_only_wi8_afp32"), tmp_path / "int8")
+
+    held = next(smaller.path.rglob("weight.bin")).stat().st_size
+    assert held <= 0.35 * 4 * sum(parameter.numel() for parameter in model.parameters())

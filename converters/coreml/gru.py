@@ -74,6 +74,7 @@ def _loop(x: Var, h: Var, weights: Sequence[np.ndarray]) -> tuple[Var, Var]:
     sizes = mb.slice_by_size(x=mb.shape(x=x), begin=[0], size=[2])
     y = mb.fill(shape=mb.concat(values=[sizes, [width]], axis=0), value=np.float32(0))  # (T, B, H)
     total = mb.slice_by_size(x=sizes, begin=[0], size=[1])  # (1,)
+    recurrent = mb.const(val=w_hh)  # outside the loop's block, where schemes look for weights
 
     def is_within(t: Var, h: Var, y: Var) -> Var:
         del h, y
@@ -81,7 +82,7 @@ def _loop(x: Var, h: Var, weights: Sequence[np.ndarray]) -> tuple[Var, Var]:
 
     def step(t: Var, h: Var, y: Var) -> tuple[Var, Var, Var]:
         from_input = mb.squeeze(x=mb.gather(x=gates, indices=t, axis=0), axes=[0])  # (B, 3H)
-        h = _next(h, from_input, mb.linear(x=h, weight=w_hh, bias=b_hh))
+        h = _next(h, from_input, mb.linear(x=h, weight=recurrent, bias=b_hh))
         y = mb.scatter(data=y, indices=t, updates=mb.expand_dims(x=h, axes=[0]), axis=0, mode="update")
         return mb.add(x=t, y=np.int32(1)), h, y
 

@@ -247,6 +247,40 @@ def test_rows_of_a_table_are_within_half_a_step_of_their_own(scheme: str, tmp_pa
     assert not rows[7].any()
 
 
+class Tied(nn.Module):
+    """A table of tokens that is the head's matrix too, on (B, T, D) as a model of masked words has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.norm = nn.Embedding(VOCABULARY, WIDTH), nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        y: Tensor = self.head(self.norm(self.embedding(tokens)))
+        return y
+
+
+def test_a_table_that_is_embedding_and_head_is_stored_once_by_every_scheme(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Tied().eval()
+    floating = converters.convert(tiny.captured(model), "onnx", tmp_path / "fp32", model="m")
+    expected = model(torch.from_numpy(TOKENS)).detach().numpy()
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+
+    for scheme, most in (("fp32", 1.01), ("fp16", 0.51), ("weight_only_wi8_afp32", 0.3), ("dynamic_wi8_afp32", 0.29)):
+        artifact = floating
+        if scheme != "fp32":
+            artifact = quantize.quantize(floating, Scheme.parse(scheme), tmp_path / scheme)
+        session = runtimes.for_format("onnx").load(artifact.path, artifact.signatures, threads=1)
+        logits = session.run({"tokens": TOKENS})["logits"]
+
+        assert artifact.size_bytes <= most * weights
+        assert (logits * expected).sum() / np.linalg.norm(logits) / np.linalg.norm(expected) > 0.999
+        operators = [node.op_type for node in ir.load(artifact.path).graph]
+        assert "MatMulInteger" in operators or scheme != "dynamic_wi8_afp32"
+
+
 def test_signatures_of_every_offered_scheme_can_be_loaded_by_the_engine(artifacts: dict[str, Artifact]) -> None:
     for artifact in artifacts.values():
         assert run(artifact).shape == (3, 17, 3)

@@ -19,7 +19,7 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 from edgeseq import lookup, onnx_file, operators
 from edgeseq.capture import CapturedModel
 from edgeseq.converters import Converter, NoOptions
-from edgeseq.converters.onnx import _recurrence, attention, dimensions, metadata, products, rotary
+from edgeseq.converters.onnx import _recurrence, attention, dimensions, metadata, products, rotary, tables
 from edgeseq.errors import UnsupportedError
 from edgeseq.module_paths import lacking
 from edgeseq.signature import Signature
@@ -52,7 +52,9 @@ def lowered(program: ExportedProgram, signature: Signature) -> ir.Model:
     graph = export(program, signature)
     _recurrence.drop_zero_states(graph)
     attention.drop_caches(graph)
-    optimizer.optimize_ir(graph, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
+    optimizer.optimize_ir(
+        graph, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED, should_fold=tables.should_fold
+    )
     fuse(graph)
     metadata.keep_module_paths(graph)
     dimensions.name_dimensions(graph, signature)

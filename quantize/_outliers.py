@@ -17,6 +17,7 @@ Letters: R rows, K inputs of a product, N its outputs, M inputs of the product b
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import onnx_ir as ir
@@ -70,6 +71,11 @@ class Site:
     def matrix(self) -> np.ndarray:
         """The weights of all products side by side, (K, N)."""
         return np.concatenate([_constant(node.inputs[1]) for node in self.products], axis=1)
+
+    @property
+    def digest(self) -> bytes:
+        """Of the matrix: the same in every program that shares it."""
+        return sha256(self.matrix.tobytes()).digest()
 
 
 def sites(model: ir.Model) -> list[Site]:

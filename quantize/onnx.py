@@ -1,7 +1,7 @@
 """Quantization of ONNX files: onnxruntime's for dynamic activations; weights alone are stored small and widened again."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
@@ -19,6 +19,8 @@ from edgeseq.quantize._rounding import asymmetric_int8, symmetric_int8
 from edgeseq.quantize._tables import round_tables
 
 logger = logging.getLogger(__name__)
+
+RowsByMatrices = Mapping[bytes, Sequence[np.ndarray]]  # digest of matrices (K, N) -> arrays (R, K)
 
 PRODUCTS = ("Gemm", "MatMul")
 LEAST_WEIGHTS = 256  # smaller tensors (biases, norms) stay float32: they weigh nothing and scale everything
@@ -47,32 +49,33 @@ class OnnxQuantizer(Quantizer):
 
     def apply(self, source: Path, scheme: Scheme, target: Path) -> None:
         if source.is_file():
-            apply(source, scheme, target)
+            apply([source], scheme, [target])
             return
         with TemporaryDirectory() as folder:  # each program alone; what they share is the same again afterwards
-            models = {}
-            for name, file in program_files(source).items():
-                whole, quantized = Path(folder, f"{name}.float.onnx"), Path(folder, f"{name}.onnx")
-                onnx_file.save(onnx_file.load(file), whole)
-                apply(whole, scheme, quantized)
-                models[name] = onnx_file.load(quantized)
-            onnx_file.save_programs(models, target)
+            files = program_files(source)
+            whole, quantized = ([Path(folder, f"{name}{kind}.onnx") for name in files] for kind in (".float", ""))
+            for file, alone in zip(files.values(), whole, strict=True):
+                onnx_file.save(onnx_file.load(file), alone)
+            apply(whole, scheme, quantized)
+            onnx_file.save_programs(dict(zip(files, map(onnx_file.load, quantized), strict=True)), target)
 
 
-def apply(source: Path, scheme: Scheme, target: Path) -> None:
-    """Write the one program at `source` to `target` under `scheme`."""
-    if scheme.mode == "dynamic":
-        dynamic_int8(source, target)
-    elif scheme.mode == "float":
-        rewrite_weights(source, target, as_float16)
-    else:
-        rewrite_weights(source, target, as_int8)
+def apply(sources: Sequence[Path], scheme: Scheme, targets: Sequence[Path]) -> None:
+    """Write the programs of a model, a file each, to `targets` under `scheme`."""
+    rows = rows_by_matrices(sources) if scheme.mode == "dynamic" else {}
+    for source, target in zip(sources, targets, strict=True):
+        if scheme.mode == "dynamic":
+            dynamic_int8(source, target, rows)
+        elif scheme.mode == "float":
+            rewrite_weights(source, target, as_float16)
+        else:
+            rewrite_weights(source, target, as_int8)
 
 
-def dynamic_int8(source: Path, target: Path) -> None:
-    """Weights int8 by output channel, activations uint8 with ranges found at each call."""
+def dynamic_int8(source: Path, target: Path, rows: RowsByMatrices) -> None:
+    """Weights int8 by output channel, activations uint8 with ranges found at each call; `rows` tell the large channels."""
     model = onnx_file.load(source)
-    done = tame_outliers(model, source)
+    done = tame_outliers(model, rows)
     done += round_tables(model, symmetric_int8, least=LEAST_WEIGHTS)
     with TemporaryDirectory() as folder:
         shared, quantized = Path(folder, "shared.onnx"), Path(folder, "quantized.onnx")
@@ -90,17 +93,27 @@ def dynamic_int8(source: Path, target: Path) -> None:
         rewrite_weights(quantized, target, as_int8, only=FLOAT_ONLY)
 
 
-def tame_outliers(model: ir.Model, source: Path) -> list[str]:
+def rows_by_matrices(sources: Sequence[Path]) -> RowsByMatrices:
+    """What the products of all programs multiply, by their matrices: programs that share those are to change them alike."""
+    found: dict[bytes, list[np.ndarray]] = {}
+    for source in sources:
+        sites = _outliers.sites(onnx_file.load(source))
+        if not sites:
+            continue
+        try:
+            rows = observed(source, [site.name for site in sites])
+        except REFUSALS as error:
+            logger.warning("large channels of '%s' are not looked for: it refuses random inputs (%s)", source, error)
+            continue
+        for site in sites:
+            found.setdefault(site.digest, []).extend(rows[site.name])
+    return found
+
+
+def tame_outliers(model: ir.Model, rows: RowsByMatrices) -> list[str]:
     """Keep single large channels from coarsening the range of the others; returns the names of nodes that stay float32."""
-    sites = _outliers.sites(model)
-    if not sites:
-        return []
-    try:
-        rows = observed(source, [site.name for site in sites])
-    except REFUSALS as error:
-        logger.warning("large channels of '%s' are not looked for: it refuses random inputs (%s)", source, error)
-        return []
-    return _outliers.take_out(model, sites, rows)
+    known = {site: rows[site.digest] for site in _outliers.sites(model) if site.digest in rows}
+    return _outliers.take_out(model, list(known), {site.name: arrays for site, arrays in known.items()})
 
 
 Encode = Callable[[ir.Value], tuple[ir.Value, list[ir.Node]]]  # a weight -> the input that replaces it, and its nodes

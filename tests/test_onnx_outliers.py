@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeseq import converters, quantize
+from edgeseq import converters, onnx_file, quantize
 from edgeseq.artifact import Artifact
-from edgeseq.capture import capture
+from edgeseq.capture import Call, capture, capture_calls
 from edgeseq.devices import runtimes
 from edgeseq.quantize import Scheme, _outliers
 from edgeseq.quantize._activations import observed
@@ -143,3 +143,37 @@ def test_a_model_that_refuses_random_inputs_is_quantized_all_the_same(
 
     assert "refuses random inputs" in heard.buffer[0].getMessage()
     assert "MatMulInteger" in [node.op_type for node in ir.load(artifact.path).graph]
+
+
+class TwoWays(Block):
+    """The block on inputs as they are and on squashed ones: which channels are large differs."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        y: Tensor = self(x)
+        return y
+
+    def step(self, x: Tensor) -> Tensor:
+        y: Tensor = self(torch.tanh(x))
+        return y
+
+
+def test_programs_still_share_the_weights_that_outliers_change(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    axes = {0: Dim(name="batch", min=1, max=8), 1: Dim(name="time", min=1, max=64)}
+    calls = [
+        Call(name=name, method=name, examples={"x": torch.randn(2, 5, WIDTH)}, dynamic_shapes={"x": axes})
+        for name in ("encode", "step")
+    ]
+    captured = capture_calls(TwoWays(post=True, large=LARGE).eval(), calls)
+    floating = converters.convert(captured, "onnx", tmp_path / "fp32", model="m")
+
+    artifact = quantize.quantize(floating, Scheme.parse("dynamic_wi8_afp32"), tmp_path / "int8")
+
+    share = 1 / 4 + _outliers.APART / HIDDEN  # of bytes: integers, and the neurons that stay float32
+    assert onnx_weights(artifact) <= 1.02 * share * onnx_weights(floating)
+    assert all("apart" in " ".join(n.name or "" for n in ir.load(p).graph) for p in artifact.path.glob("*.onnx"))
+
+
+def onnx_weights(artifact: Artifact) -> int:
+    """Bytes of the file that the programs share."""
+    return (artifact.path / onnx_file.WEIGHTS).stat().st_size

@@ -18,6 +18,7 @@ Letters: R rows, K inputs of a product, N its outputs, M inputs of the product b
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain, count
 
 import numpy as np
 import onnx_ir as ir
@@ -163,14 +164,16 @@ def _split(
     (above, bias), activation, (below,) = before, site.node, site.products
     first, last = _constant(above.inputs[1]), _constant(below.inputs[1])  # (M, K), (K, N)
     name = below.name or site.name
-    nodes = [ir.node("MatMul", [above.inputs[0], _new(model, first[:, apart], f"{name}.apart_first")])]
+    nodes = [ir.node("MatMul", [above.inputs[0], _new(model, first[:, apart], f"{_name(above.inputs[1])}_apart")])]
     _replace(model, above, 1, first[:, others], "others")
     if bias is not None:
         constant = _constant(bias.inputs[1])
-        nodes.append(ir.node("Add", [nodes[-1].outputs[0], _new(model, constant[apart], f"{name}.apart_bias")]))
+        nodes.append(
+            ir.node("Add", [nodes[-1].outputs[0], _new(model, constant[apart], f"{_name(bias.inputs[1])}_apart")])
+        )
         _replace(model, bias, 1, constant[others], "others")
     nodes.append(ir.Node("", activation.op_type, nodes[-1].outputs, activation.attributes.values()))
-    nodes.append(ir.node("MatMul", [nodes[-1].outputs[0], _new(model, last[apart], f"{name}.apart_last")]))
+    nodes.append(ir.node("MatMul", [nodes[-1].outputs[0], _new(model, last[apart], f"{_name(below.inputs[1])}_apart")]))
     _replace(model, below, 1, last[others], "others")
     for link in (above, bias, activation):
         if link is not None and link.outputs[0].shape is not None:
@@ -222,8 +225,15 @@ def _constant(value: ir.Value | None) -> np.ndarray:
     return value.const_value.numpy()
 
 
+def _name(value: ir.Value | None) -> str:
+    assert value is not None and value.name is not None, "constants have names"
+    return value.name
+
+
 def _new(model: ir.Model, array: np.ndarray, name: str) -> ir.Value:
-    """A constant of the graph."""
+    """A constant of the graph, under that name or, where it is taken, the next free one."""
+    taken = model.graph.initializers
+    name = next(free for free in chain([name], (f"{name}_{number}" for number in count(2))) if free not in taken)
     tensor = ir.tensor(np.ascontiguousarray(array, np.float32), name=name)
     value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
     model.graph.register_initializer(value)
@@ -231,9 +241,9 @@ def _new(model: ir.Model, array: np.ndarray, name: str) -> ir.Value:
 
 
 def _replace(model: ir.Model, node: ir.Node, place: int, array: np.ndarray, kind: str) -> None:
-    """Put another constant in the place of one, which goes if nothing else reads it."""
+    """Put another constant in the place of one, which goes if nothing else reads it; its name tells whose weight it was."""
     old = node.inputs[place]
-    assert old is not None and old.name is not None, "constants have names"
-    node.replace_input_with(place, _new(model, array, f"{node.name}.{place}.{kind}"))
+    assert old is not None, "the place holds a constant"
+    node.replace_input_with(place, _new(model, array, f"{_name(old)}_{kind}"))
     if not old.uses():
-        del model.graph.initializers[old.name]
+        del model.graph.initializers[_name(old)]

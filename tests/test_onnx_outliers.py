@@ -117,6 +117,14 @@ def test_a_model_without_large_channels_is_left_alone(blocks: Blocks, tmp_path: 
     assert [n.op_type for n in ir.load(path).graph] == [n.op_type for n in ir.load(floating.path).graph]
 
 
+def test_what_is_stored_still_tells_its_layer(blocks: Blocks, tmp_path: Path) -> None:
+    artifact = quantize.quantize(blocks[True, LARGE], Scheme.parse("dynamic_wi8_afp32"), tmp_path)
+
+    names = [name.removeprefix("model.") for name in ir.load(artifact.path).graph.initializers]
+
+    assert {name.partition(".")[0] for name in names} == {"norm", "up", "down"}
+
+
 class Chooser(nn.Module):
     """Rows of a table that a float input chooses: random ones lie outside of it."""
 

@@ -24,3 +24,12 @@ def keep_module_paths(model: ir.Model) -> None:
             node.metadata_props["module"] = path
         for value in node.outputs:
             value.metadata_props.clear()
+    name_after_modules(model.graph)
+
+
+def name_after_modules(graph: ir.Graph) -> None:
+    """Give constants that were folded the name of the module that reads them, which later tools keep, unlike metadata."""
+    for value in list(graph.initializers.values()):
+        paths = [user.metadata_props.get("module", "") for user, _ in value.uses()]
+        if value.name and "." not in value.name and paths and paths[0]:
+            value.name = f"{paths[0]}.{value.name}"

@@ -34,8 +34,13 @@ def save(model: ir.Model, target: Path, *, most: int = MOST) -> None:
 
 
 def save_programs(models: Mapping[str, ir.Model], folder: Path) -> None:
-    """Write several graphs into a folder, each of their weights once. The graphs are changed to refer to the file."""
+    """Write several graphs into a folder, each of their weights once. The graphs are changed to refer to the file.
+
+    What an earlier call wrote there goes: its programs would be taken for the model's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.onnx"):
+        stale.unlink()
     places: dict[tuple[str, tuple[int, ...], str], int] = {}  # type, shape and hash of what is written -> offset
     with (folder / WEIGHTS).open("wb") as stream:
         for model in models.values():

@@ -261,6 +261,16 @@ def test_weights_too_large_for_an_onnx_file_lie_beside_it(tmp_path: Path, monkey
     assert isinstance(ir.load(split.path).graph.initializers["model.embedding.weight"].const_value, ir.ExternalTensor)
 
 
+def test_programs_of_an_earlier_save_go(tmp_path: Path) -> None:
+    graph = ir.Graph([], [], nodes=[], name="empty", opset_imports={"": 20})
+    model = ir.Model(graph, ir_version=10)
+    onnx_file.save_programs({"prefill": model, "step": model}, tmp_path)
+
+    onnx_file.save_programs({"encode": model, "step": model}, tmp_path)
+
+    assert {file.stem for file in tmp_path.glob("*.onnx")} == {"encode", "step"}
+
+
 def test_a_changed_weight_beside_an_onnx_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file.save, "__kwdefaults__", {"most": 1000})
     made = tiny.to_onnx(tmp_path / "split")

@@ -106,7 +106,8 @@ def test_scales_do_not_take_the_name_of_a_buffer() -> None:
             self.register_buffer("query_weight_scale_1", torch.full((1,), 5.0))  # its placeholder's name
 
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x * self.query.weight_scale) * self.query_weight_scale_1
+            buffers = dict(self.named_buffers())
+            return super().forward(x * buffers["query.weight_scale"]) * buffers["query_weight_scale_1"]
 
     torch.manual_seed(0)
     model, x = Named().eval(), torch.randn(2, 5, WIDTH)

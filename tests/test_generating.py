@@ -67,7 +67,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {  # architecture -> configurati
 DECODERS = ("GPT2LMHeadModel", "OPTForCausalLM", "LlamaForCausalLM")
 QUICK = {
     ("GPT2LMHeadModel", "tflite"), ("LlamaForCausalLM", "tflite"),
-    ("MarianMTModel", "tflite"), ("MarianMTModel", "onnx"),
+    ("MarianMTModel", "tflite"),
 }  # fmt: skip
 CASES = [
     pytest.param(name, format, marks=[] if (name, format) in QUICK else [pytest.mark.slow])
